@@ -1,0 +1,49 @@
+# Everything that a fresh machine needs is set up by the targets themselves, below .venv and .run.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+UV := .run/uv/bin/uv
+VENV := .venv
+MLSERVER := .run/venvs/mlserver
+BIN := $(VENV)/bin
+PB := mesh/wire/pb
+
+.PHONY: help setup run test lint proto proto-check lock clean
+
+help:  ## Show what can be made.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+$(UV):
+	$(PYTHON) -m venv .run/uv
+	.run/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9'
+
+$(VENV)/.done: $(UV) requirements/dev.lock pyproject.toml
+	test -x $(BIN)/python || $(UV) venv --quiet --python '>=3.11,<3.14' $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python requirements/dev.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(MLSERVER)/.done: $(UV) requirements/mlserver.lock
+	test -x $(MLSERVER)/bin/python || $(UV) venv --quiet --python '>=3.11,<3.13' $(MLSERVER)
+	$(UV) pip sync --quiet --python $(MLSERVER)/bin/python requirements/mlserver.lock
+	touch $@
+
+setup: $(VENV)/.done $(MLSERVER)/.done  ## Install the environments of wml-serving and of MLServer.
+
+proto: $(VENV)/.done  ## Generate mesh/wire/pb from proto/.
+	$(BIN)/python -m tests.support.protogen $(PB)
+
+proto-check: $(VENV)/.done
+	$(BIN)/python -m tests.support.protogen --check $(PB)
+
+lock: $(UV)  ## Resolve the requirements anew.
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group dev --group local \
+	  --output-file requirements/dev.lock pyproject.toml
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
+	  --constraint requirements/dev.lock --output-file requirements/main.lock pyproject.toml
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --output-file requirements/mlserver.lock requirements/mlserver.in
+
+clean:  ## Remove what was built and installed here.
+	rm -rf .run .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+"""SPI servers:
+programs beside a model server, one module a server. They know no mesh, only models and files.
+"""

@@ -1,0 +1,157 @@
+"""What can go wrong, by what a caller can do about it.
+
+Each leaf has structured fields and builds its message from them. Foreign exceptions become one of
+these at the
+boundary where they enter. `wire.status_codes` says what a client sees.
+"""
+
+from typing import ClassVar
+
+from mesh.core.ids import ModelId, NodeId, PredictorName
+
+
+class MeshError(Exception):
+    """The root.
+
+    `reason` is a stable word for machines, `details` the fields that a client may see.
+    """
+
+    reason: ClassVar[str] = "MeshError"
+
+    def __init__(self, message: str, **details: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = {key: value for key, value in details.items() if value}
+
+
+class InvalidRequest(MeshError):
+    """The caller must change what it sends.
+
+    `field` names the place, `problem` what is wrong there.
+    """
+
+    reason = "InvalidRequest"
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}", field=field)
+        self.field = field
+        self.problem = problem
+
+
+class ModelNotFound(MeshError):
+    """No Predictor has that name."""
+
+    reason = "ModelNotFound"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"predictor {name!r} not found", predictor=name)
+        self.name = name
+
+
+class ModelLoadFailed(MeshError):
+    """A model could not be loaded; trying again at once cannot help.
+
+    `holds_memory` is true where the runtime may still hold something of it, so that it must be
+    unloaded.
+    """
+
+    reason = "ModelLoadFailed"
+
+    def __init__(
+        self, cause: str, *, model: ModelId, node: NodeId | str = "", holds_memory: bool = False
+    ) -> None:
+        super().__init__(f"model load failed: {cause}", model=model, node=node)
+        self.cause = cause
+        self.model = model
+        self.node = node
+        self.holds_memory = holds_memory
+
+
+class NoRuntime(MeshError):
+    """No runtime supports the model's type, or the one that it names does not exist."""
+
+    reason = "NoSupportingRuntime"
+
+
+class NoSupportingRuntime(NoRuntime):
+    """No runtime of the mesh serves this model type."""
+
+    reason = "NoSupportingRuntime"
+
+    def __init__(self, model_type: str) -> None:
+        super().__init__(
+            "No ServingRuntime supports specified model type and/or protocol", model_type=model_type
+        )
+
+
+class RuntimeNotRecognized(NoRuntime):
+    """The runtime that the Predictor names does not exist."""
+
+    reason = "RuntimeNotRecognized"
+
+    def __init__(self, runtime: str) -> None:
+        super().__init__("Specified runtime name not recognized", runtime=runtime)
+
+
+class NoCapacity(MeshError):
+    """There is no room now: what could be unloaded is in use. It may pass."""
+
+    reason = "NoCapacity"
+
+    def __init__(self, cause: str, *, model: ModelId, node: NodeId | str = "") -> None:
+        super().__init__(f"no room for model: {cause}", model=model, node=node)
+        self.cause = cause
+
+
+class NotHere(MeshError):
+    """The copy that a peer counted on is gone.
+
+    `revision` is the store revision that this node has seen.
+    """
+
+    reason = "NotHere"
+
+    def __init__(self, model: ModelId, *, revision: int = 0) -> None:
+        super().__init__(
+            f"model {model!r} is not on this node", model=model, revision=str(revision)
+        )
+        self.model = model
+        self.revision = revision
+
+
+class Overloaded(MeshError):
+    """A bound was reached."""
+
+    reason = "Overloaded"
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"too many {what}: the limit is {limit}", limit=str(limit))
+        self.limit = limit
+
+
+class Unavailable(MeshError):
+    """Nobody can serve just now; trying again later may help."""
+
+    reason = "Unavailable"
+
+
+class DeadlineExceeded(MeshError):
+    """The time that the caller gave was over before the model was ready."""
+
+    reason = "DeadlineExceeded"
+
+    def __init__(self, name: PredictorName | str, waited_s: float) -> None:
+        super().__init__(
+            f"predictor {name!r} was still loading after {waited_s:.1f} s", predictor=name
+        )
+        self.waited_s = waited_s
+
+
+class Conflict(MeshError):
+    """Somebody else changed it first."""
+
+    reason = "Conflict"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} was changed by somebody else", key=key)
+        self.key = key

@@ -1,0 +1,67 @@
+"""What a Predictor and a ServingRuntime ask for, as frozen values.
+
+`wire.manifests` makes them from files.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from mesh.core.ids import PredictorName, RuntimeName, StorageKey
+
+NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelType:
+    """A model format, such as sklearn; without a version, any version of it."""
+
+    name: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}" if self.version else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model's files are, and what they are: all that a runtime needs to load them."""
+
+    type: ModelType
+    path: str
+    storage_key: StorageKey
+    bucket: str = ""
+    schema_path: str = ""
+    parameters: Mapping[str, str] = NO_PARAMETERS
+    runtime: RuntimeName | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorSpec:
+    """A Predictor as its owner wrote it: `canonical` is the spec's JSON, which gives the hash."""
+
+    name: PredictorName
+    canonical: str
+    hash: str
+    source: ModelSource
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSpec:
+    """What placement needs of a ServingRuntime.
+
+    `model_types` are those that it takes without being named.
+    """
+
+    name: RuntimeName
+    model_types: frozenset[ModelType] = field(default_factory=frozenset)
+
+    def supports(self, source: ModelSource) -> bool:
+        """Whether a model of this source may be placed on this runtime."""
+        if source.runtime is not None:
+            return source.runtime == self.name
+        wanted = source.type
+        return any(
+            wanted.name == offered.name and wanted.version in ("", offered.version)
+            for offered in self.model_types
+        )

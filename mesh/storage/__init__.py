@@ -1,0 +1,3 @@
+"""Pulls model files to the local disk:
+object stores and storage-config. Knows nothing of models or runtimes.
+"""
