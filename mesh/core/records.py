@@ -5,7 +5,7 @@ what is written, by whom, is in docs/architecture.md; how, in `wire.records`.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
 from mesh.core.spec import ModelSource, ModelType
 
 
@@ -19,10 +19,14 @@ class CopyState(StrEnum):
 
 
 class NodeState(StrEnum):
-    """STARTING: its runtime is not ready. DRAINING: it takes nothing new."""
+    """STARTING: its runtime is coming up. FAILING: it has been away for too long to wait for it.
+
+    DRAINING: the node takes nothing new.
+    """
 
     STARTING = "Starting"
     READY = "Ready"
+    FAILING = "Failing"
     DRAINING = "Draining"
 
 
@@ -74,7 +78,7 @@ class NodeRecord:
     id: NodeId
     state: NodeState
     address: str = ""
-    runtime: str = ""
+    runtime: RuntimeName | None = None
     model_types: frozenset[ModelType] = frozenset()
     capacity_bytes: int = 0
     used_bytes: int = 0

@@ -5,11 +5,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from mesh.core.ids import PredictorName, RuntimeName, StorageKey
-
-NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class ModelSource:
     storage_key: StorageKey
     bucket: str = ""
     schema_path: str = ""
-    parameters: Mapping[str, str] = NO_PARAMETERS
+    parameters: Mapping[str, str] = field(default_factory=dict)
     runtime: RuntimeName | None = None
 
 

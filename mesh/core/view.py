@@ -1,0 +1,78 @@
+"""The store as a node sees it: every record, and the indexes that decisions need.
+
+It takes records one by one, in any order; a copy may be seen before its model, a Predictor before
+either. `put` and `drop` return the names of the Predictors that the change concerns.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.records import BackingModel, CopyRecord, NodeRecord, Predictor, Record
+
+NO_COPIES: Mapping[NodeId, CopyRecord] = {}
+
+
+@dataclass(slots=True)
+class View:
+    """Read its mappings freely; change it by `put` and `drop` alone."""
+
+    predictors: dict[PredictorName, Predictor] = field(default_factory=dict)
+    models: dict[ModelId, BackingModel] = field(default_factory=dict)
+    nodes: dict[NodeId, NodeRecord] = field(default_factory=dict)
+    _copies: dict[ModelId, dict[NodeId, CopyRecord]] = field(default_factory=dict)
+    _names: dict[ModelId, set[PredictorName]] = field(default_factory=dict)
+
+    def copies(self, model: ModelId) -> Mapping[NodeId, CopyRecord]:
+        """The copies of a model, by node."""
+        return self._copies.get(model, NO_COPIES)
+
+    def names(self, model: ModelId) -> frozenset[PredictorName]:
+        """The Predictors whose active or target model it is."""
+        return frozenset(self._names.get(model, ()))
+
+    def put(self, record: Record) -> frozenset[PredictorName]:
+        match record:
+            case Predictor():
+                self._refer(self.predictors.get(record.name), record)
+                self.predictors[record.name] = record
+                return frozenset({record.name})
+            case BackingModel():
+                self.models[record.id] = record
+                return self.names(record.id)
+            case CopyRecord():
+                self._copies.setdefault(record.model, {})[record.node] = record
+                return self.names(record.model)
+            case NodeRecord():
+                self.nodes[record.id] = record
+                return frozenset()
+
+    def drop_predictor(self, name: PredictorName) -> frozenset[PredictorName]:
+        self._refer(self.predictors.pop(name, None), None)
+        return frozenset({name})
+
+    def drop_model(self, model: ModelId) -> frozenset[PredictorName]:
+        self.models.pop(model, None)
+        return self.names(model)
+
+    def drop_copy(self, model: ModelId, node: NodeId) -> frozenset[PredictorName]:
+        copies = self._copies.get(model, {})
+        copies.pop(node, None)
+        if not copies:
+            self._copies.pop(model, None)
+        return self.names(model)
+
+    def drop_node(self, node: NodeId) -> frozenset[PredictorName]:
+        self.nodes.pop(node, None)
+        return frozenset()
+
+    def _refer(self, before: Predictor | None, after: Predictor | None) -> None:
+        if before is not None:
+            for model in {before.active, before.target}:
+                names = self._names[model]
+                names.discard(before.name)
+                if not names:
+                    del self._names[model]
+        if after is not None:
+            for model in {after.active, after.target}:
+                self._names.setdefault(model, set()).add(after.name)
