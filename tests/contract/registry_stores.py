@@ -1,0 +1,75 @@
+"""The stores that the contract of the registry is run on, and what its tests share.
+
+Another one joins by an entry in IMPLEMENTATIONS: an async context manager that yields a `Store`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mesh.core.ids import Revision
+from mesh.registry.memory import MemoryRegistry
+from mesh.registry.port import (
+    Batch,
+    LeaseId,
+    Put,
+    Registry,
+)
+
+
+@dataclass
+class Store:
+    """A store with the two levers that the port has not: compaction, and time."""
+
+    registry: Registry
+    compact: Callable[[], Coroutine[Any, Any, None]]
+    pass_time: Callable[[float], Awaitable[None]]
+    ttl_s: float
+
+
+Opening = Callable[[], AbstractAsyncContextManager[Store]]
+
+
+@asynccontextmanager
+async def memory_store() -> AsyncIterator[Store]:
+    now_s = 0.0
+    registry = MemoryRegistry(clock=lambda: now_s)
+
+    async def compact() -> None:
+        registry.compact()
+
+    async def pass_time(duration_s: float) -> None:
+        nonlocal now_s
+        now_s += duration_s
+        registry.expire()
+
+    yield Store(registry, compact, pass_time, ttl_s=10)
+    await registry.close()
+
+
+IMPLEMENTATIONS: dict[str, Opening] = {"memory": memory_store}
+
+
+async def contents(registry: Registry, prefix: str = "") -> dict[str, bytes]:
+    return {entry.key: entry.value for entry in (await registry.list(prefix)).entries}
+
+
+async def take(registry: Registry, count: int, *, after: Revision, prefix: str = "") -> list[Batch]:
+    """The next `count` batches; marks are left out, for a store may send them or not."""
+    taken: list[Batch] = []
+    async with asyncio.timeout(10), aclosing(registry.watch(prefix, after)) as batches:
+        async for batch in batches:
+            taken += [batch] if batch.changes else []
+            if len(taken) == count:
+                return taken
+    raise AssertionError("the watch ended")
+
+
+def told(batches: list[Batch]) -> list[list[tuple[str, bytes | None]]]:
+    return [[(change.key, change.value) for change in batch.changes] for batch in batches]
+
+
+async def put(registry: Registry, key: str, value: bytes = b"", lease: LeaseId | None = None):
+    return await registry.commit([Put(key, value, lease)])
