@@ -42,13 +42,19 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """No room now. `is_passing`: it may come by itself, when something leaves or is unpinned."""
+    """No room now; it may come, when something leaves or is no longer waited for."""
 
     reason: str
-    is_passing: bool
 
 
-Admission = Granted | Evict | Full
+@dataclass(frozen=True, slots=True)
+class TooLarge:
+    """There will never be room while the capacity, or what must stay, is what it is."""
+
+    reason: str
+
+
+Admission = Granted | Evict | Full | TooLarge
 
 
 @dataclass(slots=True)
@@ -89,12 +95,12 @@ class Cache:
         """Room for a model that has none yet. Those in `protected` are not evicted for it."""
         if size_bytes > self.capacity_bytes:
             reason = f"{size_bytes} bytes are more than the {self.capacity_bytes} of this node"
-            return Full(reason, is_passing=False)
+            return TooLarge(reason)
         missing = size_bytes - self.free_bytes
         if missing <= 0:
             return Granted(self._add(model, size_bytes, now))
         if not may_evict:
-            return Full(f"{missing} bytes short", is_passing=False)
+            return Full(f"{missing} bytes short")
         return self._make_room(size_bytes, missing, protected)
 
     def excess(self, keep: ModelId) -> tuple[ModelId, ...]:
@@ -130,7 +136,7 @@ class Cache:
     def _make_room(self, size_bytes: int, missing: int, protected: frozenset[ModelId]) -> Admission:
         coming = self._leaving_bytes()
         if coming >= missing:
-            return Full("room is being made", is_passing=True)
+            return Full("room is being made")
         victims, found = self._victims(missing - coming, protected)
         if coming + found >= missing:
             return Evict(victims)
@@ -141,8 +147,8 @@ class Cache:
             reason = (
                 f"{size_bytes} bytes do not fit beside the model that is serving ({bound} bytes)"
             )
-            return Full(reason, is_passing=False)
-        return Full("requests wait for everything that could leave", is_passing=True)
+            return TooLarge(reason)
+        return Full("requests wait for everything that could leave")
 
     def _leaving_bytes(self) -> int:
         return sum(entry.size_bytes for entry in self._entries.values() if entry.is_leaving)

@@ -1,0 +1,75 @@
+"""Writes what this node says of itself: its node record and its copies, under its lease.
+
+What should stand in the store is kept here, so that all of it can be announced again after the
+lease or the store was lost. Changes are gathered while a commit is under way.
+"""
+
+import asyncio
+import logging
+
+from mesh.core.errors import Unavailable
+from mesh.registry.port import MAX_OPS, Delete, LeaseId, LeaseLost, Op, Put, Registry
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 10.0
+KEEP_ALIVE_S = 3.0
+RETRY_S = 0.5
+
+
+class Announcer:
+    """The only writer of this node's keys."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._wanted: dict[str, bytes] = {}
+        self._stale: dict[str, None] = {}
+        self._wake = asyncio.Event()
+
+    def put(self, key: str, value: bytes) -> None:
+        """This is to stand in the store."""
+        if self._wanted.get(key) != value:
+            self._wanted[key] = value
+            self._stale[key] = None
+            self._wake.set()
+
+    def drop(self, key: str) -> None:
+        """This is not to stand in the store any more."""
+        if self._wanted.pop(key, None) is not None:
+            self._stale[key] = None
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Announces under lease after lease, for ever; cancelled, it gives the lease back."""
+        while True:
+            try:
+                lease = await self._registry.grant(LEASE_S)
+                try:
+                    await self._under(lease)
+                except asyncio.CancelledError:
+                    await self._registry.revoke(lease)
+                    raise
+            except (LeaseLost, Unavailable) as error:
+                log.warning("announcing again", extra={"cause": str(error)})
+                await asyncio.sleep(RETRY_S)
+
+    async def _under(self, lease: LeaseId) -> None:
+        self._stale = dict.fromkeys(self._wanted)
+        while True:
+            while self._stale:
+                await self._flush(lease)
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._registry.keep_alive(lease)
+
+    async def _flush(self, lease: LeaseId) -> None:
+        keys = list(self._stale)[:MAX_OPS]
+        ops: list[Op] = []
+        for key in keys:
+            del self._stale[key]
+            value = self._wanted.get(key)
+            ops.append(Delete(key) if value is None else Put(key, value, lease))
+        await self._registry.commit(ops)

@@ -1,0 +1,35 @@
+"""Wake-ups by name: a resolution waits until something about its Predictor changed.
+
+Decide and then wait without an await in between, and no change is missed. What is kept is bounded
+by those who wait: each future goes when its waiter does.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+
+class Signals:
+    """Who waits for which name."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+
+    async def wait(self, name: str) -> None:
+        """Returns at the next notify of this name."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(name, set()).add(future)
+        try:
+            await future
+        finally:
+            waiting = self._waiting.get(name)
+            if waiting is not None:
+                waiting.discard(future)
+                if not waiting:
+                    del self._waiting[name]
+
+    def notify(self, names: Iterable[str]) -> None:
+        """Wakes all who wait for one of the names."""
+        for name in names:
+            for future in self._waiting.pop(name, ()):
+                if not future.done():
+                    future.set_result(None)

@@ -1,0 +1,99 @@
+"""Passes a call on to an upstream and its answer back, as bytes; retries and reads nothing.
+
+Deadline and cancellation go with the call: a caller that leaves cancels it upstream.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import grpc
+import grpc.aio
+
+from mesh.runtime.client import CHANNEL_OPTIONS
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+UnaryCall: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
+
+CONNECT_S = 1.0
+# Each hop sets these for itself, or they are meant for us alone.
+NOT_FORWARDED = frozenset({"user-agent", "content-type", "te"})
+NOT_FORWARDED_PREFIXES = ("grpc-", "mm-")
+
+
+class NotSent(Exception):
+    """The upstream could not be reached, so that it has certainly not begun the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with what came around it."""
+
+    message: bytes
+    initial: Metadata
+    trailing: Metadata
+
+
+@dataclass(slots=True)
+class _Link:
+    channel: grpc.aio.Channel
+    calls: dict[str, UnaryCall] = field(default_factory=dict)
+
+
+class Forwarder:
+    """One channel an upstream address."""
+
+    def __init__(self) -> None:
+        self._links: dict[str, _Link] = {}
+
+    async def unary(
+        self,
+        address: str,
+        method: str,
+        message: bytes,
+        metadata: Metadata,
+        timeout_s: float | None,
+    ) -> Reply:
+        """The upstream's answer. Raises AioRpcError as it came, or NotSent."""
+        link = self._links.get(address) or self._open(address)
+        if link.channel.get_state() is not grpc.ChannelConnectivity.READY:
+            await _connect(link.channel)
+        unary = link.calls.get(method) or self._method(link, method)
+        call = unary(message, timeout=timeout_s, metadata=metadata or None)
+        answer = await call
+        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
+        return Reply(answer, tuple(initial), tuple(trailing))
+
+    async def close(self) -> None:
+        for link in self._links.values():
+            await link.channel.close(None)
+        self._links.clear()
+
+    def _open(self, address: str) -> _Link:
+        link = _Link(grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS))
+        self._links[address] = link
+        return link
+
+    def _method(self, link: _Link, method: str) -> UnaryCall:
+        unary = link.channel.unary_unary(method, None, None)
+        link.calls[method] = unary
+        return unary
+
+
+async def _connect(channel: grpc.aio.Channel) -> None:
+    """Only a connection that stands is sent on: what fails afterwards counts as executed."""
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await channel.channel_ready()
+    except TimeoutError:
+        raise NotSent from None
+
+
+def passed_on(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:
+    """The part of a caller's metadata that goes to the upstream."""
+    return tuple(
+        (key, value)
+        for key, value in metadata
+        if key not in NOT_FORWARDED and not key.startswith(NOT_FORWARDED_PREFIXES)
+    )

@@ -1,0 +1,133 @@
+"""The management side of a node: apply, get, list, delete and watch Predictors.
+
+It listens on its own address and never where inference is: who reaches this may change everything.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+from mesh.wire.manifests import parse_predictor
+
+from mesh.agent.engine import Node
+from mesh.agent.predictors import Outcome, advance
+from mesh.core.errors import InvalidRequest, MeshError, ModelNotFound
+from mesh.core.ids import PredictorName
+from mesh.core.status import predictor_status
+from mesh.core.transition import Applied, Event, Removed, Retry
+from mesh.ops.clock import wall_s
+from mesh.registry.port import Registry
+from mesh.wire import resources
+from mesh.wire.pb import wml_management_pb2 as pb
+from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
+from router.server import Context, refuse, server_options
+
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
+Result = pb.ApplyResponse.Result
+
+
+class Management(pb_grpc.ManagementServicer):
+    """The calls of wml_management.proto, over the node's view and the store."""
+
+    def __init__(self, node: Node, registry: Registry, endpoints: resources.Endpoints) -> None:
+        self._node = node
+        self._registry = registry
+        self._endpoints = endpoints
+
+    async def apply(self, document: object) -> pb.ApplyResponse.Result:
+        """Creates or changes a Predictor, and returns once this node acts on it."""
+        spec = parse_predictor(document)
+        outcome = await self._step(spec.name, Applied(spec))
+        if outcome.before is None:
+            return pb.ApplyResponse.CREATED
+        is_same = outcome.revision is None
+        return pb.ApplyResponse.UNCHANGED if is_same else pb.ApplyResponse.CONFIGURED
+
+    async def Apply(self, request: pb.ApplyRequest, context: Context) -> Any:  # noqa: N802
+        try:
+            document = json.loads(request.json)
+            return pb.ApplyResponse(result=await self.apply(document))
+        except MeshError as error:
+            await refuse(error, context)
+        except ValueError as error:
+            await refuse(InvalidRequest("json", str(error)), context)
+
+    async def Get(self, request: pb.GetRequest, context: Context) -> Any:  # noqa: N802
+        text = self._text(PredictorName(request.name))
+        if not text:
+            await refuse(ModelNotFound(request.name), context)
+        return pb.GetResponse(json=text)
+
+    async def List(self, request: pb.ListRequest, context: Context) -> Any:  # noqa: N802
+        names = sorted(self._node.view.predictors)
+        return pb.ListResponse(json=[self._text(name) for name in names])
+
+    async def Delete(self, request: pb.DeleteRequest, context: Context) -> Any:  # noqa: N802
+        try:
+            outcome = await self._step(PredictorName(request.name), Removed())
+        except MeshError as error:
+            await refuse(error, context)
+        if outcome.before is None:
+            await refuse(ModelNotFound(request.name), context)
+        return pb.DeleteResponse()
+
+    async def Watch(  # noqa: N802
+        self, request: pb.WatchRequest, context: Context
+    ) -> AsyncIterator[pb.WatchEvent]:
+        changed: dict[str, None] = dict.fromkeys(sorted(self._node.view.predictors))
+        wake = asyncio.Event()
+
+        def listen(names: frozenset[PredictorName]) -> None:
+            changed.update(dict.fromkeys(sorted(names)))
+            wake.set()
+
+        self._node.listeners.add(listen)
+        try:
+            while True:
+                wake.clear()
+                while changed:
+                    name = next(iter(changed))
+                    del changed[name]
+                    if request.name in ("", name):
+                        yield pb.WatchEvent(name=name, json=self._text(PredictorName(name)))
+                await wake.wait()
+        finally:
+            self._node.listeners.discard(listen)
+
+    async def _step(self, name: PredictorName, event: Event) -> Outcome:
+        outcome = await advance(self._registry, name, event, wall_s)
+        if outcome.revision is not None:
+            await self._node.follower.caught_up(outcome.revision)
+        for effect in outcome.effects:
+            if isinstance(effect, Retry):
+                self._node.forgive(effect.model)
+        return outcome
+
+    def _text(self, name: PredictorName) -> str:
+        """The object as JSON; empty where there is none."""
+        view = self._node.view
+        predictor = view.predictors.get(name)
+        if predictor is None:
+            return ""
+        status = predictor_status(predictor, view, now=wall_s())
+        return json.dumps(resources.predictor_object(predictor, status, self._endpoints))
+
+
+class ManagementServer:
+    """The management service on one address, for administrators alone."""
+
+    def __init__(self, management: Management) -> None:
+        self._server = grpc.aio.server(options=server_options(MAX_MANIFEST_BYTES))
+        pb_grpc.add_ManagementServicer_to_server(management, self._server)
+
+    async def start(self, address: str) -> int:
+        """Listens, and says on which port. Raises RuntimeError where the address is taken."""
+        port = self._server.add_insecure_port(address)
+        await self._server.start()
+        return port
+
+    async def stop(self) -> None:
+        await self._server.stop(None)

@@ -1,0 +1,107 @@
+"""Joins the two halves of a node, the mesh's engine and the router, and runs them as one."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from mesh.agent.engine import Identity, Node
+from mesh.ops.clock import monotonic_s
+from mesh.registry.port import Registry
+from mesh.runtime.port import Runtime
+from mesh.wire.resources import Endpoints
+from router.forward import Forwarder
+from router.management import Management, ManagementServer
+from router.port import Mesh
+from router.route import Router
+from router.server import MAX_MESSAGE_BYTES, PublicServer
+from router.waiting import Limits, WaitingRoom
+
+log = logging.getLogger(__name__)
+
+QUIET_S = 0.1
+ANY_HOST = ("0.0.0.0", "[::]", "127.0.0.1", "")  # noqa: S104 - recognised, not bound
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Where a node listens. `grace_s`: how long what is in flight may take when it stops."""
+
+    public: str = "0.0.0.0:8033"
+    management: str = "127.0.0.1:8034"
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    grace_s: float = 30.0
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNode:
+    """A node that listens: `port` and `management_port` are those that it got."""
+
+    node: Node
+    management: Management
+    port: int
+    management_port: int
+
+
+@asynccontextmanager
+async def running_node(
+    identity: Identity, registry: Registry, runtime: Runtime, doors: Doors
+) -> AsyncIterator[RunningNode]:
+    """A node for as long as the context lasts; leaving it drains and stops it.
+
+    Raises RuntimeError where an address is taken.
+    """
+    node = Node(identity, registry, runtime)
+    waiting = WaitingRoom(node.resolve, doors.limits)
+    forwarder = Forwarder()
+    mesh = Mesh(node.routes, node.resolve, node.recheck, node.is_model_ready, lambda: node.is_ready)
+    router = Router(mesh, waiting, forwarder)
+    public = PublicServer(router, mesh, max_message_bytes=doors.max_message_bytes)
+    management = Management(node, registry, Endpoints(_endpoint(doors.public)))
+    internal = ManagementServer(management)
+    async with asyncio.TaskGroup() as group:
+        background = [
+            group.create_task(node.run()),
+            group.create_task(_tell_health(node, public)),
+        ]
+        try:
+            await node.follower.wait_synced()
+            management_port = await internal.start(doors.management)
+            port = await public.start(doors.public)
+            yield RunningNode(node, management, port, management_port)
+        finally:
+            node.drain()
+            await _let_finish(public, doors.grace_s)
+            await internal.stop()
+            for task in background:
+                task.cancel()
+            await waiting.close()
+            await forwarder.close()
+
+
+async def _tell_health(node: Node, public: PublicServer) -> None:
+    while True:
+        await public.tell_health(is_ready=node.is_ready)
+        await node.state_changed()
+
+
+async def _let_finish(public: PublicServer, grace_s: float) -> None:
+    """Stops the door once nothing was in flight for a moment.
+
+    A server that stops cancels callers whose handler has not begun: hence the quiet moment.
+    """
+    until_s = monotonic_s() + grace_s
+    quiet_since_s = monotonic_s()
+    while monotonic_s() < until_s and monotonic_s() - quiet_since_s < QUIET_S:
+        await asyncio.sleep(QUIET_S / 10)
+        if public.door.in_flight:
+            quiet_since_s = monotonic_s()
+    await public.stop(max(0.0, until_s - monotonic_s()))
+
+
+def _endpoint(address: str) -> str:
+    """The address that clients on this machine use."""
+    host, _, port = address.rpartition(":")
+    return f"grpc://{'localhost' if host in ANY_HOST else host}:{port}"

@@ -1,0 +1,157 @@
+"""The door: the public gRPC server. Errors become a status here, and nowhere else."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mesh.core.errors import MeshError
+from mesh.ops.clock import monotonic_s
+from mesh.wire import status_codes
+from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
+from router.about import NAME, VERSION
+from router.port import Mesh
+from router.route import Router
+
+log = logging.getLogger(__name__)
+
+SERVICE = kfs.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# Methods that a model answers, and what the field is called that names it.
+ROUTED = {"ModelInfer": "model_name", "ModelMetadata": "name"}
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+def server_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
+    """`max_message_bytes` bounds what a client may send; answers are what models make them."""
+    return (
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),
+        # Clients may ask every second whether we live, also between calls.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+        ("grpc.http2.max_ping_strikes", 0),
+    )
+
+
+class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only
+    """The inference service: two methods are routed as bytes, the others answered here."""
+
+    def __init__(self, router: Router, mesh: Mesh) -> None:
+        self._router = router
+        self._mesh = mesh
+        self._in_flight = 0
+        self._methods = {
+            f"/{SERVICE}/{name}": grpc.unary_unary_rpc_method_handler(self._routed(name, field))
+            for name, field in ROUTED.items()
+        }
+        for name, answer in self._own().items():
+            self._methods[f"/{SERVICE}/{name}"] = _typed(name, answer)
+
+    @property
+    def in_flight(self) -> int:
+        """How many routed requests have begun and not ended."""
+        return self._in_flight
+
+    def service(self, handler_call_details: Any) -> "Handler | None":
+        return self._methods.get(handler_call_details.method)
+
+    def _routed(self, name: str, field: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        method, unary = f"/{SERVICE}/{name}", self._router.unary
+
+        async def handle(message: bytes, context: Context) -> bytes:
+            left_s = context.time_remaining()
+            deadline_s = None if left_s is None else monotonic_s() + left_s
+            self._in_flight += 1
+            try:
+                reply = await unary(
+                    method, field, message, context.invocation_metadata() or (), deadline_s
+                )
+            except MeshError as error:
+                await refuse(error, context)
+            except grpc.aio.AioRpcError as error:
+                await _pass_error(error, context)
+            finally:
+                self._in_flight -= 1
+            if reply.initial:
+                await context.send_initial_metadata(reply.initial)
+            if reply.trailing:
+                context.set_trailing_metadata(reply.trailing)
+            return reply.message
+
+        return handle
+
+    def _own(self) -> dict[str, Callable[[Any], Any]]:
+        return {
+            "ServerLive": lambda _: kfs.ServerLiveResponse(live=True),
+            "ServerReady": lambda _: kfs.ServerReadyResponse(ready=self._mesh.is_ready()),
+            "ServerMetadata": lambda _: kfs.ServerMetadataResponse(name=NAME, version=VERSION),
+            "ModelReady": lambda request: kfs.ModelReadyResponse(
+                ready=self._mesh.is_model_ready(request.name)
+            ),
+        }
+
+
+def _typed(name: str, answer: Callable[[Any], Any]) -> Handler:
+    async def handle(request: Any, context: Context) -> Any:
+        try:
+            return answer(request)
+        except MeshError as error:
+            await refuse(error, context)
+
+    request_type = getattr(kfs, f"{name}Request")
+    return grpc.unary_unary_rpc_method_handler(
+        handle, request_type.FromString, getattr(kfs, f"{name}Response").SerializeToString
+    )
+
+
+async def refuse(error: MeshError, context: Context) -> None:
+    """Ends a call by the status of an error, with its ErrorInfo."""
+    trailing: Any = status_codes.details(error)
+    await context.abort(status_codes.code(error), error.message, trailing)
+
+
+async def _pass_error(error: grpc.aio.AioRpcError, context: Context) -> None:
+    """Ends a call as the upstream ended it: code, message and trailing metadata."""
+    trailing: Any = tuple(error.trailing_metadata() or ())
+    await context.abort(error.code(), error.details() or "", trailing)
+
+
+class PublicServer:
+    """Inference, health and reflection on one address."""
+
+    def __init__(
+        self, router: Router, mesh: Mesh, *, max_message_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
+        self.door = Door(router, mesh)
+        self._server = grpc.aio.server(options=server_options(max_message_bytes))
+        self._server.add_generic_rpc_handlers((self.door,))
+        self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, address: str) -> int:
+        """Listens, and says on which port. Raises RuntimeError where the address is taken."""
+        port = self._server.add_insecure_port(address)
+        await self._server.start()
+        return port
+
+    async def tell_health(self, *, is_ready: bool) -> None:
+        """What grpc.health.v1 answers for the server and for the inference service."""
+        statuses = health_pb2.HealthCheckResponse
+        status = statuses.SERVING if is_ready else statuses.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes no new calls, and lets those that have begun finish within `grace_s`."""
+        await self._server.stop(grace_s)

@@ -1,0 +1,139 @@
+"""A runtime in memory: what a node asks of one, and a real gRPC data plane that answers for it.
+
+It does not imitate: files, memory that is really held, a model server's own error texts.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+
+from mesh.core.errors import ModelLoadFailed, Unavailable
+from mesh.core.ids import ModelId
+from mesh.core.records import BackingModel
+from mesh.runtime.port import LoadedModel, RuntimeEvent, RuntimeInfo
+from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
+from mesh.wire.pb import kfs_inference_v2_pb2_grpc as kfs_grpc
+
+MB = 1_000_000
+
+
+@dataclass
+class FakeRuntime:
+    """Sizes are bytes; a path in `failures` fails to load with that reason.
+
+    A path in `gates` loads only once its event is set; `loads` has each load that was begun.
+    """
+
+    address: str = "127.0.0.1:1"
+    capacity_bytes: int = 10 * MB
+    max_loading: int = 4
+    default_size_bytes: int = MB
+    sizes: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    unload_gate: asyncio.Event | None = None
+    is_up: bool = True
+    loads: list[ModelId] = field(default_factory=list)
+    unloads: list[ModelId] = field(default_factory=list)
+    loaded: dict[ModelId, int] = field(default_factory=dict)
+    peak_bytes: int = 0
+    _events: asyncio.Queue[RuntimeEvent | None] = field(default_factory=asyncio.Queue)
+
+    async def status(self) -> RuntimeInfo | None:
+        if not self.is_up:
+            raise Unavailable("the fake runtime is down")
+        return RuntimeInfo(self.capacity_bytes, self.max_loading, 5.0, self.default_size_bytes)
+
+    async def load(self, model: BackingModel, *, timeout_s: float) -> LoadedModel:
+        path = model.source.path
+        self.loads.append(model.id)
+        if gate := self.gates.get(path):
+            await gate.wait()
+        if reason := self.failures.get(path):
+            raise ModelLoadFailed(reason, model=model.id)
+        size_bytes = self.sizes.get(path, self.default_size_bytes)
+        self.loaded[model.id] = size_bytes
+        self.peak_bytes = max(self.peak_bytes, sum(self.loaded.values()))
+        return LoadedModel(size_bytes)
+
+    async def unload(self, model: ModelId) -> None:
+        if self.unload_gate is not None:
+            await self.unload_gate.wait()
+        self.unloads.append(model)
+        self.loaded.pop(model, None)
+
+    async def predict_size_bytes(self, model: BackingModel) -> int:
+        return self.sizes.get(model.source.path, 0)
+
+    async def has(self, model: ModelId) -> bool:
+        return model in self.loaded
+
+    async def events(self) -> AsyncIterator[RuntimeEvent]:
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    async def close(self) -> None:
+        pass
+
+    def tell(self, event: RuntimeEvent) -> None:
+        self._events.put_nowait(event)
+
+    def die(self) -> None:
+        """It is gone, and all that it held."""
+        self.is_up = False
+        self.loaded.clear()
+        self._events.put_nowait(None)
+
+
+class DataPlane(kfs_grpc.GRPCInferenceServiceServicer):
+    """Answers ModelInfer for what the runtime holds, with the request's id, and refuses the rest.
+
+    `gates`: a request whose id is a key waits for the event. `errors`: status by request id.
+    """
+
+    def __init__(self, runtime: FakeRuntime) -> None:
+        self.runtime = runtime
+        self.gates: dict[str, asyncio.Event] = {}
+        self.errors: dict[str, tuple[grpc.StatusCode, str]] = {}
+        self.metadata: list[dict[str, str | bytes]] = []
+        self.cancelled: list[str] = []
+
+    async def ModelInfer(self, request, context):
+        metadata = dict(context.invocation_metadata())
+        self.metadata.append(metadata)
+        if request.model_name not in self.runtime.loaded:
+            text = f"model {request.model_name} is not loaded"
+            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+        if error := self.errors.get(request.id):
+            await context.abort(*error, trailing_metadata=(("x-trailer", "from the model"),))
+        if gate := self.gates.get(request.id):
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(request.id)
+                raise
+        await context.send_initial_metadata((("x-initial", "1"),))
+        context.set_trailing_metadata((("x-trailer", "2"),))
+        return kfs.ModelInferResponse(model_name=request.model_name, id=request.id)
+
+    async def ModelMetadata(self, request, context):
+        return kfs.ModelMetadataResponse(name=request.name, platform="fake")
+
+
+@asynccontextmanager
+async def data_plane(runtime: FakeRuntime) -> AsyncIterator[DataPlane]:
+    """The runtime's inference port; `runtime.address` is set to it."""
+    server = grpc.aio.server()
+    plane = DataPlane(runtime)
+    kfs_grpc.add_GRPCInferenceServiceServicer_to_server(plane, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    runtime.address = f"127.0.0.1:{port}"
+    try:
+        yield plane
+    finally:
+        await server.stop(None)
