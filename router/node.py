@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from mesh.agent.engine import Identity, Node
+from mesh.agent.engine import Node
+from mesh.agent.holdings import Identity
 from mesh.ops.clock import monotonic_s
 from mesh.registry.port import Registry
 from mesh.runtime.port import Runtime

@@ -94,7 +94,12 @@ def remembered_failures(copies: Iterable[CopyRecord], *, now: float) -> list[Cop
 
 def is_remembered(copy: CopyRecord, *, now: float) -> bool:
     """Whether it Failed, not so long ago that it may be tried again."""
-    return copy.state is CopyState.FAILED and now - copy.since_s < FAILURE_MEMORY_S
+    return copy.state is CopyState.FAILED and not is_failure_expired(copy.since_s, now)
+
+
+def is_failure_expired(since_s: float, now: float) -> bool:
+    """Whether a failure is so long ago that the model may be tried again."""
+    return now - since_s >= FAILURE_MEMORY_S
 
 
 def _is_draining(node: NodeRecord, _: Question) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from mesh.agent.engine import Identity
+from mesh.agent.holdings import Identity
 from mesh.core.ids import NodeId
 from mesh.registry.memory import MemoryRegistry
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs

@@ -7,7 +7,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from mesh.agent.engine import Identity
+from mesh.agent.holdings import Identity
 from mesh.core.ids import NodeId
 from mesh.wire.pb import wml_management_pb2 as pb
 from router.waiting import Limits

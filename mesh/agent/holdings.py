@@ -1,0 +1,173 @@
+"""The copies of this node: starts them, does for them what takes a runtime, keeps the accounts.
+
+Each move of a copy is followed, without an await, by its room in the cache and then its record in
+the view and in the store.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mesh.agent.announce import Announcer
+from mesh.agent.copy import Copy, Purpose
+from mesh.agent.room import Room
+from mesh.core import copies as life
+from mesh.core.errors import ModelLoadFailed
+from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.records import CopyRecord
+from mesh.core.spec import RuntimeSpec
+from mesh.core.view import View
+from mesh.ops.clock import monotonic_s, wall_s
+from mesh.ops.tasks import Tasks
+from mesh.runtime.port import Runtime
+from mesh.wire import records
+
+log = logging.getLogger(__name__)
+
+DEFAULT_LOAD_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is.
+
+    `drain_limit_s` bounds how long requests in flight hold up an unload, `patience_s` how long
+    requests wait for a runtime that is away.
+    """
+
+    id: NodeId
+    runtime: RuntimeSpec
+    drain_limit_s: float = 30.0
+    patience_s: float = 30.0
+
+
+class Holdings:
+    """`on_change` is called with the Predictors whose model changed its state on this node."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        runtime: Runtime,
+        view: View,
+        announcer: Announcer,
+        on_change: Callable[[frozenset[PredictorName]], None],
+    ) -> None:
+        self.tasks = Tasks()
+        self.room = Room(runtime, self._evict, monotonic_s)
+        self._identity = identity
+        self._runtime = runtime
+        self._view = view
+        self._announcer = announcer
+        self._on_change = on_change
+        self._copies: dict[ModelId, Copy] = {}
+
+    def __iter__(self) -> Iterator[Copy]:
+        return iter(list(self._copies.values()))
+
+    def get(self, model: ModelId) -> Copy | None:
+        return self._copies.get(model)
+
+    def start(self, model: ModelId, purpose: Purpose, protected: frozenset[ModelId]) -> None:
+        """Begins a copy; nothing where there is one already. A failed one is forgotten first."""
+        if (failed := self._copies.get(model)) is not None:
+            failed.send(life.Forgiven())
+        record = self._view.models.get(model)
+        if model in self._copies or record is None:
+            return
+        limit_s = self._identity.drain_limit_s
+        copy = Copy(record, self, self._runtime.address, purpose, limit_s, protected)
+        self._copies[model] = copy
+        self._publish(copy)
+
+    def send(self, model: ModelId, event: life.Event) -> None:
+        """Tells one copy; nothing where there is none."""
+        if (copy := self._copies.get(model)) is not None:
+            copy.send(event)
+
+    def want(self, copy: Copy) -> None:
+        """A request waits for this copy, which may evict others from now on."""
+        if copy.purpose is Purpose.FILL:
+            copy.purpose = Purpose.USE
+            self.room.changed()
+
+    async def close(self) -> None:
+        """Gives up every load and unload that is under way."""
+        await self.tasks.close()
+
+    # What a copy asks of its host.
+
+    def now(self) -> float:
+        return wall_s()
+
+    async def find_room(self, copy: Copy) -> None:
+        await self.room.find(copy)
+
+    async def load(self, copy: Copy) -> int:
+        info = self.room.info
+        timeout_s = (info and info.load_timeout_s) or DEFAULT_LOAD_TIMEOUT_S
+        started_s = monotonic_s()
+        loaded = await self._runtime.load(copy.model, timeout_s=timeout_s)
+        fields = {"model": copy.id, "size_bytes": loaded.size_bytes}
+        log.info("model loaded", extra={**fields, "seconds": round(monotonic_s() - started_s, 3)})
+        if loaded.size_bytes > self.room.cache.capacity_bytes:
+            cause = f"it takes {loaded.size_bytes} bytes, more than the node has for models"
+            raise ModelLoadFailed(cause, model=copy.id, holds_memory=True)
+        return loaded.size_bytes
+
+    async def unload(self, model: ModelId) -> None:
+        await self._runtime.unload(model)
+        log.info("model unloaded", extra={"model": model})
+
+    def changed(self, copy: Copy, before: life.State) -> None:
+        self._account(copy, before)
+        if isinstance(copy.state, life.Gone):
+            del self._copies[copy.id]
+        if isinstance(copy.state, life.Failed):
+            log.warning("model failed", extra={"model": copy.id, "reason": copy.state.reason})
+        self._publish(copy)
+        self.room.changed()
+
+    def _account(self, copy: Copy, before: life.State) -> None:
+        """What the cache holds for a copy follows from its state."""
+        cache = self.room.cache
+        self.room.loading += isinstance(copy.state, life.Loading)
+        self.room.loading -= isinstance(before, life.Loading)
+        match copy.state:
+            case life.Loading():
+                pass
+            case life.Loaded(size_bytes=size_bytes):
+                cache.resize(copy.id, size_bytes)
+                if copy.entry is not None:
+                    copy.entry.pins -= 1  # that of the load itself
+                for victim in cache.excess(copy.id):
+                    self._evict(victim)
+            case life.Draining() | life.Unloading():
+                cache.leave(copy.id)
+            case life.Queued() | life.Failed() | life.Gone():
+                cache.drop(copy.id)
+                copy.entry = None
+
+    def _evict(self, model: ModelId) -> None:
+        log.info("model evicted", extra={"model": model})
+        self._copies[model].send(life.Leave())
+
+    def _publish(self, copy: Copy) -> None:
+        node = self._identity.id
+        key = records.copy_key(copy.id, node)
+        record = _record(copy, node)
+        if record is None:
+            touched = self._view.drop_copy(copy.id, node)
+            self._announcer.drop(key)
+        else:
+            touched = self._view.put(record)
+            self._announcer.put(key, records.encode(record))
+        self._on_change(touched)
+
+
+def _record(copy: Copy, node: NodeId) -> CopyRecord | None:
+    shown = life.shown(copy.state)
+    if shown is None:
+        return None
+    reason = copy.state.reason if isinstance(copy.state, life.Failed) else ""
+    size_bytes = life.held_bytes(copy.state)
+    return CopyRecord(copy.id, node, shown, copy.state.since_s, size_bytes, reason)

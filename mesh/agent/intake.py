@@ -1,0 +1,63 @@
+"""Takes what the store says into the view. Nothing here awaits or decides."""
+
+import logging
+from dataclasses import dataclass
+
+from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.view import View
+from mesh.registry.port import Change
+from mesh.wire import records
+
+log = logging.getLogger(__name__)
+
+OF_A_NODE = (records.COPIES, records.NODES)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenIn:
+    """The Predictors that changes concern, and the models that they removed."""
+
+    touched: frozenset[PredictorName]
+    dropped: tuple[ModelId, ...]
+
+
+def take_in(view: View, changes: tuple[Change, ...], *, own: NodeId) -> TakenIn:
+    """Applies the changes, but for what this node writes itself: of that the view has the truth.
+
+    A record that cannot be read is logged and left out.
+    """
+    touched: set[PredictorName] = set()
+    dropped: list[ModelId] = []
+    for change in changes:
+        prefix, names = records.key_parts(change.key)
+        if prefix in OF_A_NODE and names[-1] == own:
+            continue
+        if change.value is not None:
+            touched |= _put(view, change.key, change.value)
+            continue
+        touched |= _drop(view, prefix, names)
+        if prefix == records.MODELS:
+            dropped.append(ModelId(names[0]))
+    return TakenIn(frozenset(touched), tuple(dropped))
+
+
+def _put(view: View, key: str, value: bytes) -> frozenset[PredictorName]:
+    try:
+        record = records.decode(key, value)
+    except records.Unreadable as error:
+        log.error("record ignored", extra={"key": key, "problem": error.problem})  # noqa: TRY400
+        return frozenset()
+    return frozenset() if record is None else view.put(record)
+
+
+def _drop(view: View, prefix: str, names: tuple[str, ...]) -> frozenset[PredictorName]:
+    match prefix:
+        case records.PREDICTORS:
+            return view.drop_predictor(PredictorName(names[0]))
+        case records.MODELS:
+            return view.drop_model(ModelId(names[0]))
+        case records.COPIES:
+            return view.drop_copy(ModelId(names[0]), NodeId(names[1]))
+        case records.NODES:
+            return view.drop_node(NodeId(names[0]))
+    return frozenset()
