@@ -2,7 +2,10 @@
 
 import json
 import logging
+import resource
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -140,12 +143,32 @@ def test_intent_that_cannot_be_put_in_place_leaves_nothing(journal, folder):
     assert names(folder) == set()
 
 
+@contextmanager
+def room_for(file_bytes: int) -> Iterator[None]:
+    """Writing on in a file beyond this size fails, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_disk_that_fills_up_in_mid_write_leaves_nothing_of_the_commit(journal, folder):
+    journal.write({"models/a": b"1"})
+    with room_for(500), pytest.raises(Unavailable, match="could not be written: File too large"):
+        journal.write({"models/a": b"2" * 1000, "models/b": b"2"})
+    assert names(folder) == {journal.path_of("models/a").name}
+    assert FileJournal(folder, KEPT).load() == {"models/a": b"1"}
+
+
 def test_failure_after_the_decision_counts_as_stored_and_is_made_up_for(journal, folder, caplog):
     in_the_way = journal.path_of("models/a")
     in_the_way.mkdir()
     with caplog.at_level(logging.WARNING):
         journal.write({"models/a": b"1", "models/b": b"1"})
     assert "lag behind" in caplog.text
+    assert not any(name.endswith(".tmp") for name in names(folder))
     with pytest.raises(Unavailable):
         journal.write({"models/c": b"2"})
     in_the_way.rmdir()

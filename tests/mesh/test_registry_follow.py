@@ -141,7 +141,7 @@ async def test_pauses_begin_anew_after_a_listing():
     "after_return",
     [
         listing(30, "two", b=20),
-        listing(6, "one", b=2),
+        listing(6, "one", b=6),
         listing(30, "one", b=2),
     ],
     ids=["another store", "earlier revision", "older value"],
