@@ -9,6 +9,9 @@ MLSERVER := .run/venvs/mlserver
 BIN := $(VENV)/bin
 PB := mesh/wire/pb
 
+# Where `make run` keeps what survives a restart.
+STATE ?= .run/state
+
 .PHONY: help setup run test lint proto proto-check lock clean
 
 help:  ## Show what can be made.
@@ -30,6 +33,19 @@ $(MLSERVER)/.done: $(UV) requirements/mlserver.lock
 	touch $@
 
 setup: $(VENV)/.done $(MLSERVER)/.done  ## Install the environments of wml-serving and of MLServer.
+
+run: setup  ## Serve the walk-through on this machine: inference on port 8033.
+	exec $(BIN)/wml-serving quickstart --runtime-bin $(MLSERVER)/bin --state $(STATE) -f deploy/example-predictors
+
+lint: $(VENV)/.done proto-check  ## Run the linters, the type check and the import contracts.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint Dockerfile
+
+test: setup lint  ## Set up, lint, and run every test.
+	$(BIN)/pytest --cov=mesh --cov=router --cov-branch --cov-report=term:skip-covered
 
 proto: $(VENV)/.done  ## Generate mesh/wire/pb from proto/.
 	$(BIN)/python -m tests.support.protogen $(PB)

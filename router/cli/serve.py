@@ -1,0 +1,171 @@
+"""`wml-serving serve` and `quickstart`: what they are told, and what they say once they listen."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mesh.ops import logs
+from mesh.wire.manifests import InvalidManifest, load_documents
+from mesh.wire.runtime_manifest import ServingRuntimeManifest, parse_runtime
+from router.node import Doors, RunningNode
+from router.serve import ServeSettings, StartFailed, serve
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+WALK_THROUGH = """
+wml-serving is up. In another terminal:
+
+  {grpcurl} -plaintext -d @ localhost:{port} \\
+    inference.GRPCInferenceService.ModelInfer < docs/requests/mnist.json
+  {cli} get predictors
+  {cli} apply -f deploy/example-predictors/
+  {cli} delete predictor example-mnist-predictor
+
+Stop it with Ctrl-C; what was applied is there again at the next start.
+"""
+
+
+def serve_options(command: Command) -> Command:
+    """The options that `serve` and `quickstart` share."""
+    options = (
+        click.option(
+            "--runtime",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            default="deploy/runtimes/mlserver-1.x.yaml",
+            show_default=True,
+            help="The ServingRuntime to run.",
+        ),
+        click.option(
+            "--runtime-bin",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            required=True,
+            help="The folder with the runtime's programs, such as venv/bin.",
+        ),
+        click.option(
+            "--state",
+            type=click.Path(file_okay=False, path_type=Path),
+            required=True,
+            help="The folder for what survives a restart, pulled models and logs.",
+        ),
+        click.option(
+            "-f",
+            "--predictors",
+            type=click.Path(exists=True, path_type=Path),
+            multiple=True,
+            help="A file or folder of Predictors to create at start if they do not exist.",
+        ),
+        click.option(
+            "--listen", default="0.0.0.0:8033", show_default=True, help="Where clients call."
+        ),
+        click.option(
+            "--management",
+            default="127.0.0.1:8034",
+            show_default=True,
+            help="Where apply, get, delete and watch are; keep it on loopback.",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice([form.value for form in logs.LogFormat]),
+            default="text",
+            show_default=True,
+        ),
+        click.option("--log-level", default="info", show_default=True),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("serve")
+@serve_options
+@click.option(
+    "--storage-config",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The folder with a JSON file a storage key.",
+)
+def serve_command(storage_config: Path, **told: Any) -> None:
+    """Serves models on this machine: a node, an adapter and the runtime's own process.
+
+    \b
+    wml-serving serve --runtime-bin mlserver-venv/bin --state ~/.wml-serving \\
+        --storage-config ./storage-config
+    """
+    _run(_serve(storage_config, told, _say_ready))
+
+
+@click.command("quickstart")
+@serve_options
+@click.option(
+    "--deploy",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default="deploy",
+    show_default=True,
+    help="The checkout's deploy folder.",
+)
+def quickstart_command(deploy: Path, **told: Any) -> None:
+    """`serve` with an S3 server and the example models: what `make run` starts."""
+    _run(_quickstart(deploy, told))
+
+
+async def _serve(
+    storage_config: Path, told: dict[str, Any], on_start: Callable[[RunningNode], None]
+) -> None:
+    logs.configure(logs.LogFormat(told["log_format"]), told["log_level"])
+    settings = ServeSettings(
+        runtime=_runtime(told["runtime"]),
+        runtime_bin=told["runtime_bin"].resolve(),
+        storage_config=storage_config.resolve(),
+        state=told["state"].resolve(),
+        doors=Doors(public=told["listen"], management=told["management"]),
+        predictors=[document for path in told["predictors"] for document in _documents(path)],
+    )
+    await serve(settings, on_start)
+
+
+async def _quickstart(deploy: Path, told: dict[str, Any]) -> None:
+    from router.quickstart import example_storage  # the object store is not for `serve`
+
+    storage_config = told["state"] / "storage-config"
+    python = told["runtime_bin"].resolve() / "python"
+    async with example_storage(told["state"].resolve(), storage_config, deploy, python):
+        await _serve(storage_config, told, _say_walk_through)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work)
+    except* StartFailed as errors:
+        sys.exit(f"wml-serving cannot start: {errors.exceptions[0]}")
+
+
+def _runtime(path: Path) -> ServingRuntimeManifest:
+    return parse_runtime(_documents(path)[0])
+
+
+def _documents(path: Path) -> list[object]:
+    """The documents of a file, or of all files of a folder."""
+    files = sorted(path.glob("*.y*ml")) + sorted(path.glob("*.json")) if path.is_dir() else [path]
+    try:
+        return [document for file in files for document in load_documents(file.read_text())]
+    except InvalidManifest as error:
+        raise StartFailed(f"{path}: {error.message}") from error
+
+
+def _say_ready(running: RunningNode) -> None:
+    click.echo(f"wml-serving is up: inference on port {running.port}", err=True)
+
+
+def _say_walk_through(running: RunningNode) -> None:
+    scripts = Path(sys.executable).parent
+    text = WALK_THROUGH.format(
+        grpcurl=scripts / "grpcurl", cli=scripts / "wml-serving", port=running.port
+    )
+    click.echo(text)
