@@ -71,6 +71,13 @@ def test_store_keeps_its_secret_out_of_the_arguments(s3_server):
     assert s3_server.store.secret_access_key not in arguments
 
 
+async def test_store_stopped_ends_in_order_and_not_by_force(tmp_path):
+    store = ObjectStore(tmp_path)
+    async with store, asyncio.timeout(DEADLINE_S):
+        await store.put("models", "m", b"x")
+    assert "Shut down successfully" in store.log_file.read_text()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a process to its parent")
 async def test_store_ends_with_its_parent_however_that_ends(tmp_path):
     script = textwrap.dedent(f"""

@@ -209,21 +209,27 @@ async def test_pull_fetches_ten_at_once_and_no_more(keys, models):
 
 
 async def test_pull_cancelled_waits_for_its_threads_and_leaves_nothing(keys, models):
-    started, go = threading.Event(), threading.Event()
+    ten_wait, go = threading.Barrier(11), threading.Event()
 
     def before_read(name: str) -> None:
-        started.set()
+        ten_wait.wait(DEADLINE_S)
         go.wait(DEADLINE_S)
 
-    store = FakeObjectStore(TREE, before_read)
+    store = FakeObjectStore({f"m/{number}": b"12345678" for number in range(20)}, before_read)
+    done = list[int]()
     async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
-        pull = group.create_task(Puller(keys, store.open).pull(request("m"), models / "t"))
-        await asyncio.to_thread(started.wait, DEADLINE_S)
+        puller = Puller(keys, store.open)
+        pull = group.create_task(
+            puller.pull(request("m"), models / "t", lambda bytes_done, _: done.append(bytes_done))
+        )
+        await asyncio.to_thread(ten_wait.wait, DEADLINE_S)
         pull.cancel()
         asyncio.get_running_loop().call_later(0.1, go.set)
         await asyncio.wait([pull])
     assert pull.cancelled()
+    assert len(store.reads) == 10  # those in line were not begun,
     assert sorted(store.reads) == sorted(store.closed)
+    assert done == [0]  # and those under way wrote no further chunk
     assert list(models.iterdir()) == []
 
 
