@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
@@ -39,6 +39,15 @@ class Strict(BaseModel):
         strict=True,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, document: Any) -> Any:
+        # As Kubernetes has it; an unknown field stays, to be named.
+        if not isinstance(document, Mapping):
+            return document
+        known = {field.alias for field in cls.model_fields.values()}
+        return {key: v for key, v in document.items() if v is not None or key not in known}
 
 
 def validated(model: type[Manifest], document: object) -> tuple[Manifest | None, list[str]]:
@@ -86,7 +95,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 def _what(model: type[BaseModel], detail: ErrorDetails) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "missing" or (detail["input"] is None and kind in KINDS):
+    if kind == "missing":
         return "required"
     if kind == "extra_forbidden":
         return "unknown field" + _suggestion(model, detail["loc"])
@@ -107,6 +116,8 @@ def _is_scalar(value: object) -> bool:
 
 def _shape(value: object) -> str:
     match value:
+        case None:
+            return "nothing"
         case bool():
             return "true or false"
         case int():

@@ -5,7 +5,8 @@ import re
 from decimal import Decimal
 
 QUANTITY = re.compile(
-    r"([+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30}))([eE][+-]?\d{1,2}|[A-Za-z]{0,2})"
+    r"([+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30}))([eE][+-]?\d{1,2}|[A-Za-z]{0,2})",
+    re.ASCII,
 )
 SUFFIXES = {
     "": Decimal(1),

@@ -18,7 +18,7 @@ from mesh.wire.quantities import parse_quantity
 Item = TypeVar("Item")
 # The files hold lists; what is read from them is frozen.
 Several = Annotated[tuple[Item, ...], Field(strict=False)]
-PORT_ENDPOINT = re.compile(r"port:([1-9]\d{0,4})")
+PORT_ENDPOINT = re.compile(r"port:([1-9][0-9]{0,4})")
 MAX_PORT = 65535
 
 
@@ -178,7 +178,9 @@ def _conflicts(document: object) -> list[str]:
         problems.append(
             "Only one of spec.supportedModelTypes and spec.supportedModelFormats can be specified"
         )
-    elif not spec.get("supportedModelTypes") and not spec.get("supportedModelFormats"):
+    elif all(
+        spec.get(name) in (None, []) for name in ("supportedModelTypes", "supportedModelFormats")
+    ):
         problems.append("spec.supportedModelTypes: required")
     if spec.get("multiModel") is False:
         problems.append("spec.multiModel: must be true")

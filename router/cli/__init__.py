@@ -1,0 +1,1 @@
+"""The command `wml-serving`: reads what people type and prints what they read. Decides nothing."""

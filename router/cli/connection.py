@@ -1,0 +1,135 @@
+"""The management side of a running server, as the commands call it; gRPC ends here.
+
+Every call has a time limit but `watch`. Errors become a `Failure` in kubectl's words.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+import grpc
+
+from mesh.wire.pb import wml_management_pb2 as pb
+from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
+from mesh.wire.status_codes import DETAILS_KEY
+from router.cli.failures import Failure, not_found
+
+DEFAULT_SERVER = "127.0.0.1:8034"
+SERVER_ENV = "WML_SERVING_SERVER"
+CALL_LIMIT_S = 60.0
+CHANNEL_OPTIONS = (
+    # A list may be long, and a proxy of the shell's is not meant for this.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+)
+# kubectl's words for the codes that a server answers with.
+WORDS = {
+    grpc.StatusCode.INVALID_ARGUMENT: "Invalid",
+    grpc.StatusCode.ABORTED: "Conflict",
+    grpc.StatusCode.FAILED_PRECONDITION: "Forbidden",
+    grpc.StatusCode.UNAVAILABLE: "ServiceUnavailable",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "TooManyRequests",
+    grpc.StatusCode.UNIMPLEMENTED: "MethodNotAllowed",
+}
+RESULTS = {
+    pb.ApplyResponse.CREATED: "created",
+    pb.ApplyResponse.CONFIGURED: "configured",
+    pb.ApplyResponse.UNCHANGED: "unchanged",
+}
+
+Resource = dict[str, Any]
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def server_option(command: Command) -> Command:
+    """`--server` after a command; before it, it is the group's. The argument is `server`."""
+    return click.option(
+        "--server",
+        metavar="HOST:PORT",
+        callback=lambda ctx, _option, value: value or ctx.obj or DEFAULT_SERVER,
+        help="The management address; also before the command, or in WML_SERVING_SERVER.",
+    )(command)
+
+
+class Management:
+    """The calls of one server."""
+
+    def __init__(self, channel: grpc.Channel, server: str) -> None:
+        self._stub = pb_grpc.ManagementStub(channel)
+        self._server = server
+
+    def apply(self, document: Resource) -> str:
+        """Creates or changes a Predictor: `created`, `configured` or `unchanged`."""
+        request = pb.ApplyRequest(json=json.dumps(document))
+        with self._errors(_name(document)):
+            answer = self._stub.Apply(request, timeout=CALL_LIMIT_S)
+        return RESULTS[answer.result]
+
+    def get(self, name: str) -> Resource:
+        with self._errors(name):
+            answer = self._stub.Get(pb.GetRequest(name=name), timeout=CALL_LIMIT_S)
+        return _resource(answer.json)
+
+    def list(self) -> list[Resource]:
+        with self._errors():
+            answer = self._stub.List(pb.ListRequest(), timeout=CALL_LIMIT_S)
+        return [_resource(text) for text in answer.json]
+
+    def delete(self, name: str) -> None:
+        with self._errors(name):
+            self._stub.Delete(pb.DeleteRequest(name=name), timeout=CALL_LIMIT_S)
+
+    def watch(self, name: str = "") -> Iterator[tuple[str, Resource | None]]:
+        """Names with what they are now, None where deleted: all that exist, then each change."""
+        with self._errors(name):
+            events = self._stub.Watch(pb.WatchRequest(name=name))
+            try:
+                for event in events:
+                    yield event.name, _resource(event.json) if event.json else None
+            finally:
+                events.cancel()
+
+    @contextmanager
+    def _errors(self, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except grpc.RpcError as error:
+            raise self._failure(error, name) from error
+
+    def _failure(self, error: Any, name: str) -> Failure:
+        code = error.code()
+        if code is grpc.StatusCode.NOT_FOUND:
+            return not_found(name)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return Failure(f"The server {self._server} did not answer within {CALL_LIMIT_S:.0f} s")
+        if code is grpc.StatusCode.UNAVAILABLE and not _is_answer(error):
+            return Failure(
+                f"The connection to the server {self._server} was refused"
+                " - is wml-serving serve running?"
+            )
+        return Failure(f"Error from server ({WORDS.get(code, 'InternalError')}): {error.details()}")
+
+
+@contextmanager
+def connected(server: str) -> Iterator[Management]:
+    """The management side of `server`; nothing is sent before the first call."""
+    with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
+        yield Management(channel, server)
+
+
+def _is_answer(error: Any) -> bool:
+    """Whether a server said it: ours add details to every error, a failed connection has none."""
+    return any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
+
+
+def _resource(text: str) -> Resource:
+    resource = json.loads(text)
+    if not isinstance(resource, dict):
+        raise TypeError("the server sent no object")
+    return resource
+
+
+def _name(document: Resource) -> str:
+    return str(document["metadata"]["name"])

@@ -1,0 +1,19 @@
+"""What a command says when it cannot do what it was asked: words of kubectl, on stderr, exit 1."""
+
+from typing import IO, Any
+
+import click
+
+
+class Failure(click.ClickException):
+    """Ends the command; the message is printed as it is."""
+
+    exit_code = 1
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.message, err=True)
+
+
+def not_found(name: str) -> Failure:
+    """The server has no such Predictor."""
+    return Failure(f'Error from server (NotFound): predictors "{name}" not found')

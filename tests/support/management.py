@@ -1,0 +1,91 @@
+"""A management server on loopback over a dict, for those that call one.
+
+Faults come by its arguments: `refusals` answers a name with a status, `changes` is what a watch
+tells after what exists; it then ends.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from mesh.core.errors import InvalidRequest, MeshError, ModelNotFound
+from mesh.wire import status_codes
+from mesh.wire.pb import wml_management_pb2 as pb
+from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
+
+
+@dataclass
+class DictManagement(pb_grpc.ManagementServicer):
+    """`resources` by name; `calls` are the methods and names in the order they came."""
+
+    resources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    refusals: Mapping[str, MeshError] = field(default_factory=dict)
+    changes: Sequence[pb.WatchEvent] = ()
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyResponse:
+        resource = json.loads(request.json)
+        name = resource["metadata"]["name"]
+        self._called("Apply", name, context)
+        if set(resource) != {"apiVersion", "kind", "metadata", "spec"}:
+            _refuse(InvalidRequest("json", f"unexpected {sorted(resource)}"), context)
+        before = self.resources.get(name)
+        self.resources[name] = resource
+        if before is None:
+            return pb.ApplyResponse(result=pb.ApplyResponse.CREATED)
+        is_same = before["spec"] == resource["spec"]
+        return pb.ApplyResponse(
+            result=pb.ApplyResponse.UNCHANGED if is_same else pb.ApplyResponse.CONFIGURED
+        )
+
+    def Get(self, request: pb.GetRequest, context: Any) -> pb.GetResponse:
+        self._called("Get", request.name, context)
+        return pb.GetResponse(json=json.dumps(self._existing(request.name, context)))
+
+    def List(self, _request: pb.ListRequest, context: Any) -> pb.ListResponse:
+        self._called("List", "", context)
+        return pb.ListResponse(json=[json.dumps(item) for item in self.resources.values()])
+
+    def Delete(self, request: pb.DeleteRequest, context: Any) -> pb.DeleteResponse:
+        self._called("Delete", request.name, context)
+        self._existing(request.name, context)
+        del self.resources[request.name]
+        return pb.DeleteResponse()
+
+    def Watch(self, request: pb.WatchRequest, context: Any) -> Iterator[pb.WatchEvent]:
+        self._called("Watch", request.name, context)
+        existing = [pb.WatchEvent(name=n, json=json.dumps(r)) for n, r in self.resources.items()]
+        yield from (e for e in [*existing, *self.changes] if request.name in ("", e.name))
+
+    def _called(self, method: str, name: str, context: Any) -> None:
+        self.calls.append((method, name))
+        if name in self.refusals:
+            _refuse(self.refusals[name], context)
+
+    def _existing(self, name: str, context: Any) -> dict[str, Any]:
+        if name not in self.resources:
+            _refuse(ModelNotFound(name), context)
+        return self.resources[name]
+
+
+@contextmanager
+def listening(management: DictManagement) -> Iterator[str]:
+    """Serves it for as long as the context lasts; yields its address."""
+    server = grpc.server(ThreadPoolExecutor(max_workers=2))
+    pb_grpc.add_ManagementServicer_to_server(management, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+def _refuse(error: MeshError, context: Any) -> None:
+    context.set_trailing_metadata(status_codes.details(error))
+    context.abort(status_codes.code(error), error.message)
