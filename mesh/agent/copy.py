@@ -177,7 +177,7 @@ class Copy:
         except ModelLoadFailed as error:
             self.send(copies.LoadFailed(error.cause, error.holds_memory))
         except Unavailable as error:
-            self.send(copies.LoadFailed(error.message, holds_memory=True))
+            self.send(copies.LoadFailed(error.message, holds_memory=True, is_cut_off=True))
         else:
             self.send(copies.LoadDone(size_bytes))
 

@@ -8,7 +8,7 @@ is granted. A model may turn out larger than was asked for: `resize` records tha
 names what must leave to make up for it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from mesh.core.ids import ModelId
@@ -76,7 +76,7 @@ class Cache:
     def __contains__(self, model: ModelId) -> bool:
         return model in self._entries
 
-    def __iter__(self) -> Iterable[Entry]:
+    def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
 
     def oldest_use_s(self) -> float | None:
@@ -96,7 +96,7 @@ class Cache:
         if size_bytes > self.capacity_bytes:
             reason = f"{size_bytes} bytes are more than the {self.capacity_bytes} of this node"
             return TooLarge(reason)
-        missing = size_bytes - self.free_bytes
+        missing = size_bytes + self._used_bytes - self.capacity_bytes
         if missing <= 0:
             return Granted(self._add(model, size_bytes, now))
         if not may_evict:
@@ -141,7 +141,9 @@ class Cache:
         if coming + found >= missing:
             return Evict(victims)
         bound = sum(
-            entry.size_bytes for entry in self._entries.values() if entry.model in protected
+            entry.size_bytes
+            for entry in self._entries.values()
+            if entry.model in protected and not entry.is_leaving
         )
         if bound and size_bytes > self.capacity_bytes - bound:
             reason = (

@@ -5,7 +5,9 @@ Theory. A copy is `Queued` while it waits for room, a free loading slot and a li
 is `Draining` (no new requests, those in flight finish) and then `Unloading` (the runtime is asked
 to let go). It is over in `Gone`. A load that may have left something in the runtime is cleaned up
 by way of `Unloading` before it is `Failed`. A runtime that dies takes everything that it held
-with it; what was waiting or loading waits for it to come back.
+with it; what was waiting or loading waits for it to come back. That a runtime cannot be reached may
+be known first from the load that it cut off, so that such a failure counts only if the runtime
+lives on.
 
 An event that does not fit the state is stale and changes nothing: events cross on the way.
 """
@@ -42,12 +44,16 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class Unloading:
-    """`failure` is what the copy becomes Failed with afterwards; empty: it is Gone."""
+    """`failure` is what the copy becomes Failed with afterwards; empty: it is Gone.
+
+    `is_cut_off`: the failure is forgotten if it turns out that the runtime was lost.
+    """
 
     since_s: float
     size_bytes: int
     failure: str = ""
     attempts: int = 1
+    is_cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +79,21 @@ class RoomGiven:
 
 @dataclass(frozen=True, slots=True)
 class LoadDone:
+    """`size_bytes` 0: the runtime does not say, so that what was asked for stands."""
+
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """`holds_memory`: the runtime may still hold something of it."""
+    """`holds_memory`: the runtime may still hold something of it.
+
+    `is_cut_off`: it could not be reached any more; it holds memory then, as far as anybody knows.
+    """
 
     reason: str
     holds_memory: bool
+    is_cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +198,7 @@ def shown(state: State) -> CopyState | None:
             return CopyState.LOADING if failure else CopyState.UNLOADING
         case Failed():
             return CopyState.FAILED
-        case Gone():
+        case Gone():  # pragma: no branch - the last of the union
             return None
 
 
@@ -203,8 +215,8 @@ def _begin(_: Queued, event: RoomGiven, now: float) -> tuple[State, tuple[Effect
     return Loading(now, event.size_bytes), (AskLoad(),)
 
 
-def _succeed(_: Loading, event: LoadDone, now: float) -> tuple[State, tuple[Effect, ...]]:
-    return Loaded(now, event.size_bytes), ()
+def _succeed(state: Loading, event: LoadDone, now: float) -> tuple[State, tuple[Effect, ...]]:
+    return Loaded(now, event.size_bytes or state.size_bytes), ()
 
 
 def _refuse(_: Queued, event: LoadFailed, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -214,7 +226,8 @@ def _refuse(_: Queued, event: LoadFailed, now: float) -> tuple[State, tuple[Effe
 def _fail(state: Loading, event: LoadFailed, now: float) -> tuple[State, tuple[Effect, ...]]:
     if not event.holds_memory:
         return Failed(now, event.reason), ()
-    return Unloading(now, state.size_bytes, event.reason), (AskUnload(0.0),)
+    failed = Unloading(now, state.size_bytes, event.reason, is_cut_off=event.is_cut_off)
+    return failed, (AskUnload(0.0),)
 
 
 def _abandon(_: Queued, event: Leave, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -230,7 +243,9 @@ def _drain(state: Loaded, event: Leave, now: float) -> tuple[State, tuple[Effect
 
 
 def _drop_failure(state: Unloading, event: Leave, now: float) -> tuple[State, tuple[Effect, ...]]:
-    return replace(state, failure=""), ()
+    if not state.failure:
+        return state, ()
+    return replace(state, failure="", is_cut_off=False), ()
 
 
 def _unload(state: Draining, event: Drained, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -261,6 +276,8 @@ def _vanish(
 def _vanish_in_unload(
     state: Unloading, event: RuntimeLost, now: float
 ) -> tuple[State, tuple[Effect, ...]]:
+    if state.is_cut_off:
+        return Queued(now), (Stop(), AskRoom())
     return (Failed(now, state.failure) if state.failure else Gone(now)), (Stop(),)
 
 
@@ -283,7 +300,7 @@ MOVES: Mapping[tuple[type, type], Move] = {
     (Unloading, UnloadDone): _let_go,  # Gone or Failed
     (Unloading, UnloadFailed): _unload_again,  # Unloading
     (Unloading, Leave): _drop_failure,  # Unloading
-    (Unloading, RuntimeLost): _vanish_in_unload,  # Gone or Failed
+    (Unloading, RuntimeLost): _vanish_in_unload,  # Gone, Failed or Queued
     (Failed, Leave): _forget,  # Gone
     (Failed, Forgiven): _forget,  # Gone
 }

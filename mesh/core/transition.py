@@ -73,7 +73,7 @@ def step(
             return _applied(state, spec, now)
         case ModelLoaded(model=model):
             return _loaded(state, model)
-        case Removed():
+        case Removed():  # pragma: no branch - the last of the union
             return None, _discards(state, None)
 
 
@@ -96,12 +96,9 @@ def _applied(
 
 
 def _loaded(state: Predictor | None, model: ModelId) -> tuple[Predictor | None, tuple[Effect, ...]]:
-    if state is None or model not in (state.active, state.target):
+    if state is None or model != state.target:
         return state, ()
-    if model == state.target:
-        after = replace(state, active=model, served=True)
-    else:
-        after = replace(state, served=True)
+    after = replace(state, active=model, served=True)
     return after, _discards(state, after)
 
 

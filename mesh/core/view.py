@@ -43,7 +43,7 @@ class View:
             case CopyRecord():
                 self._copies.setdefault(record.model, {})[record.node] = record
                 return self.names(record.model)
-            case NodeRecord():
+            case NodeRecord():  # pragma: no branch - the last of the union
                 self.nodes[record.id] = record
                 return frozenset()
 

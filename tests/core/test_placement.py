@@ -1,0 +1,264 @@
+"""Placement: each verdict, then what holds for any nodes and copies."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from mesh.core.errors import (
+    ModelLoadFailed,
+    NoSupportingRuntime,
+    RuntimeNotRecognized,
+    Unavailable,
+)
+from mesh.core.ids import NodeId, RuntimeName
+from mesh.core.placement import (
+    FAILURE_MEMORY_S,
+    MAX_FAILED_NODES,
+    Load,
+    Question,
+    Refuse,
+    Serve,
+    Wait,
+    decide,
+    is_failure_expired,
+    remembered_failures,
+)
+from mesh.core.records import CopyState, NodeState
+from mesh.core.spec import ModelType
+from tests.support.builders import SKLEARN, copy, model_of, node, source
+
+MODEL = model_of("p")
+NOW = 10_000.0
+OLD_S = NOW - FAILURE_MEMORY_S
+LOADED, LOADING, UNLOADING, FAILED = (
+    CopyState.LOADED,
+    CopyState.LOADING,
+    CopyState.UNLOADING,
+    CopyState.FAILED,
+)
+
+
+def question(nodes=(), copies=(), model=MODEL, excluded=()) -> Question:
+    return Question(
+        model,
+        {record.node: record for record in copies},
+        {record.id: record for record in nodes},
+        NOW,
+        frozenset(NodeId(node_id) for node_id in excluded),
+    )
+
+
+def copy_on(node_id: str, state: CopyState, since_s: float = NOW, reason: str = ""):
+    return copy(MODEL.id, state, node_id, since_s=since_s, reason=reason)
+
+
+def test_model_with_loaded_copies_is_served_from_them():
+    copies = [copy_on("n2", LOADED), copy_on("n1", LOADED), copy_on("n3", LOADING)]
+    assert decide(question([node("n4")], copies)) == Serve(("n1", "n2"))
+
+
+def test_model_with_a_copy_on_its_way_is_waited_for():
+    assert decide(question([node("n2")], [copy_on("n1", LOADING)])) == Wait(("n1",), "loading")
+
+
+def test_model_whose_only_node_unloads_it_waits():
+    assert decide(question([node()], [copy_on("n1", UNLOADING)])) == Wait(("n1",), "unloading")
+
+
+def test_model_that_one_node_unloads_loads_on_another():
+    decision = decide(question([node("n1"), node("n2")], [copy_on("n1", UNLOADING)]))
+    assert decision == Load(NodeId("n2"), {"n1": "has a copy that is Unloading"})
+
+
+def test_load_goes_to_a_ready_node_with_the_most_space():
+    nodes = [
+        node("n1", NodeState.STARTING, capacity_bytes=900),
+        node("n2", capacity_bytes=500, used_bytes=400),
+        node("n4", capacity_bytes=300, used_bytes=100),
+        node("n3", capacity_bytes=300, used_bytes=100),
+    ]
+    assert decide(question(nodes)) == Load(NodeId("n3"), {})
+    assert decide(question(nodes[:1])) == Load(NodeId("n1"), {})
+
+
+@pytest.mark.parametrize(
+    ("unfit", "verdict"),
+    [
+        (node("n1", NodeState.DRAINING), "draining"),
+        (node("n1", NodeState.FAILING), "its runtime does not answer"),
+        (node("n1", runtime=None), "has no runtime"),
+        (
+            node("n1", model_types=frozenset({ModelType("onnx")})),
+            "its runtime mlserver-1.x does not serve sklearn",
+        ),
+    ],
+)
+def test_node_that_is_not_fit_is_passed_over_with_a_reason(unfit, verdict):
+    assert decide(question([unfit, node("n2")])) == Load(NodeId("n2"), {"n1": verdict})
+
+
+def test_node_that_was_tried_is_passed_over():
+    decision = decide(question([node("n1"), node("n2")], excluded=["n1"]))
+    assert decision == Load(NodeId("n2"), {"n1": "was tried already"})
+
+
+def test_copy_on_an_excluded_node_neither_serves_nor_is_waited_for():
+    for state in (LOADED, LOADING):
+        decision = decide(question([node("n1")], [copy_on("n1", state)], excluded=["n1"]))
+        assert isinstance(decision, Refuse)
+        assert isinstance(decision.error, Unavailable)
+
+
+def test_named_runtime_is_the_only_one():
+    named = replace(MODEL, source=source(runtime="triton"))
+    triton = node("n2", runtime=RuntimeName("triton"), model_types=frozenset())
+    decision = decide(question([node("n1"), triton], model=named))
+    assert decision == Load(NodeId("n2"), {"n1": "its runtime mlserver-1.x does not serve triton"})
+
+
+def test_failed_node_is_passed_over_until_the_failure_is_forgotten():
+    fresh = [copy_on("n1", FAILED, OLD_S + 1, "bad file")]
+    nodes = [node("n1", capacity_bytes=900), node("n2")]
+    assert decide(question(nodes, fresh)) == Load(NodeId("n2"), {"n1": "bad file"})
+    old = [copy_on("n1", FAILED, OLD_S, "bad file")]
+    assert decide(question(nodes, old)) == Load(NodeId("n1"), {})
+
+
+def test_model_that_failed_on_three_nodes_is_not_tried_on_a_fourth():
+    copies = [copy_on(f"n{n}", FAILED, NOW - n, f"bad {n}") for n in (1, 2, 3)]
+    decision = decide(question([node("n4")], copies))
+    assert isinstance(decision, Refuse)
+    assert isinstance(decision.error, ModelLoadFailed)
+    assert (decision.error.cause, decision.error.node) == ("bad 1", "n1")
+    assert decide(question([node("n4")], copies[1:])) == Load(NodeId("n4"), {})
+
+
+@pytest.mark.parametrize(
+    ("nodes", "model", "kind"),
+    [
+        ([], MODEL, NoSupportingRuntime),
+        ([node(runtime=None)], MODEL, NoSupportingRuntime),
+        ([node()], model_of("p", type_name="pytorch"), NoSupportingRuntime),
+        ([node()], replace(MODEL, source=source(runtime="no")), RuntimeNotRecognized),
+        ([node("n1", NodeState.DRAINING)], MODEL, Unavailable),
+        ([node("n1", NodeState.FAILING)], MODEL, Unavailable),
+    ],
+)
+def test_refusal_says_what_is_missing(nodes, model, kind):
+    decision = decide(question(nodes, model=model))
+    assert isinstance(decision, Refuse)
+    assert isinstance(decision.error, kind)
+
+
+def test_failures_that_count_come_latest_first():
+    copies = [
+        copy_on("n1", FAILED, OLD_S),
+        copy_on("n3", FAILED, NOW - 5),
+        copy_on("n2", FAILED, NOW - 5),
+        copy_on("n4", FAILED, NOW),
+        copy_on("n5", LOADED, NOW),
+    ]
+    assert [c.node for c in remembered_failures(copies, now=NOW)] == ["n4", "n2", "n3"]
+
+
+def test_failure_is_remembered_for_a_quarter_of_an_hour():
+    assert not is_failure_expired(0.0, FAILURE_MEMORY_S - 1)
+    assert is_failure_expired(0.0, FAILURE_MEMORY_S)
+
+
+NODE_IDS = [f"n{n}" for n in range(6)]
+
+
+@st.composite
+def questions(draw) -> Question:
+    nodes = []
+    for node_id in draw(st.lists(st.sampled_from(NODE_IDS), unique=True)):
+        fields = {
+            "runtime": draw(st.sampled_from([None, "mlserver-1.x", "triton"])),
+            "model_types": draw(
+                st.frozensets(st.sampled_from([SKLEARN, ModelType("onnx")]), max_size=2)
+            ),
+            "capacity_bytes": draw(st.integers(0, 3)),
+            "used_bytes": draw(st.integers(0, 3)),
+        }
+        nodes.append(node(node_id, draw(st.sampled_from(NodeState)), **fields))
+    times_s = st.sampled_from([OLD_S - 1, OLD_S, OLD_S + 1, NOW])
+    copies = [
+        copy_on(node_id, draw(st.sampled_from(CopyState)), draw(times_s), "bad")
+        for node_id in draw(st.lists(st.sampled_from(NODE_IDS), unique=True, max_size=4))
+    ]
+    named = draw(st.sampled_from([None, "triton"]))
+    model = replace(MODEL, source=source(runtime=named))
+    return question(nodes, copies, model, draw(st.lists(st.sampled_from(NODE_IDS), max_size=2)))
+
+
+def is_fit(node_id: NodeId, asked: Question) -> bool:
+    """The specification of a node on which the model may be loaded."""
+    record, there = asked.nodes[node_id], asked.copies.get(node_id)
+    wanted = asked.model.source
+    if record.runtime is None or node_id in asked.excluded:
+        return False
+    if record.state in (NodeState.DRAINING, NodeState.FAILING):
+        return False
+    if there is not None and (there.state is not FAILED or there.since_s > OLD_S):
+        return False
+    if wanted.runtime is not None:
+        return record.runtime == wanted.runtime
+    return SKLEARN in record.model_types
+
+
+def said(decision) -> object:
+    """A decision, comparable: errors are not equal to their like."""
+    if isinstance(decision, Refuse):
+        return type(decision.error), decision.error.message, decision.error.details
+    return decision
+
+
+@given(questions(), st.randoms(use_true_random=False))
+def test_decision_does_not_depend_on_the_order_of_input(asked, random):
+    nodes, copies = list(asked.nodes.items()), list(asked.copies.items())
+    random.shuffle(nodes)
+    random.shuffle(copies)
+    shuffled = replace(asked, nodes=dict(nodes), copies=dict(copies))
+    assert said(decide(shuffled)) == said(decide(asked))
+
+
+@given(questions())
+def test_decision_never_loads_on_an_unfit_node_and_finds_a_fit_one(asked):
+    decision = decide(asked)
+    fit = {node_id for node_id in asked.nodes if is_fit(node_id, asked)}
+    here = {c.state for c in asked.copies.values() if c.node not in asked.excluded}
+    failures = [c for c in asked.copies.values() if c.state is FAILED and c.since_s > OLD_S]
+    if LOADED in here:
+        assert isinstance(decision, Serve)
+    elif LOADING in here:
+        assert isinstance(decision, Wait)
+    elif fit and len(failures) < MAX_FAILED_NODES:
+        assert isinstance(decision, Load)
+        assert decision.node in fit
+        assert decision.reasons.keys() == asked.nodes.keys() - fit
+        assert all(decision.reasons.values())
+    elif UNLOADING in here:
+        assert isinstance(decision, Wait)
+    else:
+        assert isinstance(decision, Refuse)
+
+
+@given(questions(), st.integers(0, 3))
+def test_extra_free_node_never_turns_a_choice_into_a_refusal(asked, capacity_bytes):
+    assume(not isinstance(decide(asked), Refuse))
+    runtime = asked.model.source.runtime or "mlserver-1.x"
+    extra = node("extra", runtime=runtime, capacity_bytes=capacity_bytes)
+    more = replace(asked, nodes={**asked.nodes, extra.id: extra})
+    assert not isinstance(decide(more), Refuse)
+
+
+@given(questions())
+def test_extra_free_node_ends_a_refusal_that_is_not_of_the_model(asked):
+    runtime = asked.model.source.runtime or "mlserver-1.x"
+    extra = node("extra", runtime=runtime)
+    decision = decide(replace(asked, nodes={**asked.nodes, extra.id: extra}))
+    if isinstance(decision, Refuse):
+        assert isinstance(decision.error, ModelLoadFailed)

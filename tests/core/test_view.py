@@ -1,0 +1,111 @@
+"""The view: any order of records, against one that recomputes everything from a plain list."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.records import CopyState
+from mesh.core.view import View
+from tests.support.builders import copy, model_of, node, predictor
+
+PREDICTORS = st.sampled_from([PredictorName(name) for name in "pqr"])
+MODELS = st.sampled_from([ModelId(model) for model in ("p-1", "p-2", "q-1")])
+NODES = st.sampled_from([NodeId("n1"), NodeId("n2")])
+
+
+def test_put_says_which_predictors_a_record_concerns():
+    view = View()
+    model = model_of("p")
+    assert view.put(model) == frozenset()
+    assert view.put(predictor("p", active=model.id)) == {"p"}
+    assert view.put(model) == {"p"}
+    assert view.put(copy(model.id, CopyState.LOADED)) == {"p"}
+    assert view.put(node()) == frozenset()
+
+
+def test_predictor_that_moves_on_is_no_longer_named_by_its_old_model():
+    view = View()
+    view.put(predictor("p", active="p-1", target="p-2"))
+    assert view.names(ModelId("p-2")) == {"p"}
+    view.put(predictor("p", active="p-2"))
+    assert view.names(ModelId("p-1")) == frozenset()
+    assert view.drop_copy(ModelId("p-2"), NodeId("n1")) == {"p"}
+    assert view.drop_model(ModelId("p-2")) == {"p"}
+
+
+class ViewMachine(RuleBasedStateMachine):
+    def __init__(self):
+        super().__init__()
+        self.view = View()
+        self.predictors = {}
+        self.copies = {}
+        self.models = {}
+        self.nodes = {}
+
+    def named(self, model):
+        return {p.name for p in self.predictors.values() if model in (p.active, p.target)}
+
+    @rule(name=PREDICTORS, active=MODELS, coming=MODELS)
+    def put_predictor(self, name, active, coming):
+        record = predictor(name, active=active, target=coming)
+        self.predictors[name] = record
+        assert self.view.put(record) == {name}
+
+    @rule(name=PREDICTORS)
+    def drop_predictor(self, name):
+        self.predictors.pop(name, None)
+        assert self.view.drop_predictor(name) == {name}
+
+    @rule(model=MODELS, node_id=NODES, state=st.sampled_from(CopyState))
+    def put_copy(self, model, node_id, state):
+        record = copy(model, state, node_id)
+        self.copies[model, node_id] = record
+        assert self.view.put(record) == self.named(model)
+
+    @rule(model=MODELS, node_id=NODES)
+    def drop_copy(self, model, node_id):
+        self.copies.pop((model, node_id), None)
+        assert self.view.drop_copy(model, node_id) == self.named(model)
+
+    @rule(path=st.sampled_from("ab"))
+    def put_model(self, path):
+        record = model_of("p", path)
+        self.models[record.id] = record
+        assert self.view.put(record) == self.named(record.id)
+
+    @rule(path=st.sampled_from("ab"))
+    def drop_model(self, path):
+        model = model_of("p", path).id
+        self.models.pop(model, None)
+        assert self.view.drop_model(model) == self.named(model)
+
+    @rule(node_id=NODES, capacity_bytes=st.integers(0, 9))
+    def put_node(self, node_id, capacity_bytes):
+        record = node(node_id, capacity_bytes=capacity_bytes)
+        self.nodes[node_id] = record
+        assert self.view.put(record) == frozenset()
+
+    @rule(node_id=NODES)
+    def drop_node(self, node_id):
+        self.nodes.pop(node_id, None)
+        assert self.view.drop_node(node_id) == frozenset()
+
+    @invariant()
+    def shows_what_was_put(self):
+        assert self.view.predictors == self.predictors
+        assert self.view.models == self.models
+        assert self.view.nodes == self.nodes
+        for model in ("p-1", "p-2", "q-1"):
+            copies = {n: c for (m, n), c in self.copies.items() if m == model}
+            assert self.view.copies(ModelId(model)) == copies
+            assert self.view.names(ModelId(model)) == self.named(model)
+
+    @invariant()
+    def keeps_nothing_of_what_is_gone(self):
+        assert all(self.view._copies.values())
+        assert all(self.view._names.values())
+
+
+TestViewMachine = ViewMachine.TestCase
+TestViewMachine.settings = settings(max_examples=60, stateful_step_count=30)
