@@ -36,7 +36,6 @@ async def example_storage(
     try:
         for path in sorted(file for file in models.rglob("*") if file.is_file()):
             await store.put(BUCKET, path.relative_to(models).as_posix(), path)
-        storage_config.mkdir(parents=True, exist_ok=True)
         _write(storage_config / STORAGE_KEY, json.dumps(store.storage_entry(BUCKET), indent=2))
         yield store
     finally:
@@ -45,7 +44,7 @@ async def example_storage(
 
 async def _make_models(script: Path, python: Path, folder: Path) -> None:
     done = folder.with_suffix(".done")
-    if done.exists() and done.stat().st_mtime >= script.stat().st_mtime:
+    if _is_newer(done, script):
         return
     process = await asyncio.create_subprocess_exec(
         python,
@@ -60,8 +59,13 @@ async def _make_models(script: Path, python: Path, folder: Path) -> None:
     done.touch()
 
 
+def _is_newer(done: Path, script: Path) -> bool:
+    return done.exists() and done.stat().st_mtime >= script.stat().st_mtime
+
+
 def _write(path: Path, text: str) -> None:
     """Replaces a file that others may be reading; only we may read what is in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.touch(mode=0o600)
     part.write_text(text)

@@ -19,12 +19,14 @@ from pathlib import Path
 from mesh.agent.holdings import Identity
 from mesh.core.errors import MeshError
 from mesh.core.ids import NodeId, PredictorName
-from mesh.local.plan import LocalRuntime, plan
+from mesh.local.plan import LocalRuntime, declared_ports, plan
+from mesh.local.process import CannotStart
 from mesh.local.supervisor import Supervisor
 from mesh.registry.journal import FileJournal
 from mesh.registry.memory import MemoryRegistry
 from mesh.runtime.client import GrpcRuntime
 from mesh.wire import records
+from mesh.wire.documents import InvalidManifest
 from mesh.wire.manifests import parse_predictor
 from mesh.wire.runtime_manifest import ServingRuntimeManifest
 from router.node import Doors, RunningNode, running_node
@@ -72,43 +74,57 @@ async def serve(settings: ServeSettings, on_start: Callable[[RunningNode], None]
 async def serving(settings: ServeSettings) -> AsyncIterator[RunningNode]:
     """Everything up for as long as the context lasts. Raises StartFailed."""
     async with AsyncExitStack() as stack:
-        local = _prepare(settings, stack)
+        _take_state(settings.state, stack)
+        # Not in the state folder: the path of a socket may have 107 bytes.
+        sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="wml-serving-"))
+        address = Path(sockets) / "adapter.sock"
+        local = _plan(settings, address)
         supervisor = Supervisor((local.adapter, local.server), settings.state / "logs")
         stack.push_async_callback(supervisor.stop)
-        await supervisor.start()
-        running = await stack.enter_async_context(_node(settings, local))
+        try:
+            await supervisor.start()
+        except CannotStart as error:
+            raise StartFailed(str(error)) from error
+        log.info("runtime started", extra={"data_address": local.data_address})
+        running = await stack.enter_async_context(_node(settings, local.data_address, address))
         await _create_missing(settings, running)
         yield running
 
 
-def _prepare(settings: ServeSettings, stack: AsyncExitStack) -> LocalRuntime:
-    """Takes the state folder for ourselves, and plans the processes."""
-    settings.state.mkdir(parents=True, exist_ok=True)
-    lock = stack.enter_context((settings.state / "lock").open("w"))
+def _take_state(state: Path, stack: AsyncExitStack) -> None:
+    """The state folder is ours alone for as long as the stack lasts."""
+    state.mkdir(parents=True, exist_ok=True)
+    lock = stack.enter_context((state / "lock").open("w"))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        raise StartFailed(f"{settings.state} is in use by another wml-serving serve") from error
-    # Not in the state folder: the path of a socket may have 107 bytes.
-    sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="wml-serving-"))
+        raise StartFailed(f"{state} is in use by another wml-serving serve") from error
+
+
+def _plan(settings: ServeSettings, address: Path) -> LocalRuntime:
     models = settings.state / "models"
     models.mkdir(exist_ok=True)
-    return plan(
-        settings.runtime,
-        models_dir=models,
-        socket=Path(sockets) / "adapter.sock",
-        storage_config_dir=settings.storage_config,
-        ports=_free_ports(settings.runtime.declared_ports()),
-        runtime_bin=settings.runtime_bin,
-    )
+    try:
+        return plan(
+            settings.runtime,
+            models_dir=models,
+            socket=address,
+            storage_config_dir=settings.storage_config,
+            ports=_free_ports(declared_ports(settings.runtime)),
+            runtime_bin=settings.runtime_bin,
+        )
+    except InvalidManifest as error:
+        raise StartFailed(f"runtime {settings.runtime.metadata.name}: {error.message}") from error
 
 
 @asynccontextmanager
-async def _node(settings: ServeSettings, local: LocalRuntime) -> AsyncIterator[RunningNode]:
+async def _node(
+    settings: ServeSettings, data_address: str, adapter: Path
+) -> AsyncIterator[RunningNode]:
     journal = FileJournal(settings.state / "store", KEPT)
     registry = MemoryRegistry(initial=journal.load(), journal=journal)
     identity = Identity(NodeId(f"node-{secrets.token_hex(4)}"), settings.runtime.to_spec())
-    runtime = GrpcRuntime(f"unix:{local.socket}", local.data_address, identity.id)
+    runtime = GrpcRuntime(f"unix:{adapter}", data_address, identity.id)
     try:
         async with running_node(identity, registry, runtime, settings.doors) as running:
             yield running
@@ -133,9 +149,7 @@ def _free_ports(declared: Sequence[int]) -> dict[int, int]:
     """A free loopback port for each declared one, so that nothing else on the machine is met."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in declared]
     try:
-        return {
-            port: server.getsockname()[1] for port, server in zip(declared, held, strict=True)
-        }
+        return {port: server.getsockname()[1] for port, server in zip(declared, held, strict=True)}
     finally:
         for server in held:
             server.close()

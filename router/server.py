@@ -6,8 +6,9 @@ from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mesh.core.errors import MeshError
 from mesh.ops.clock import monotonic_s
@@ -15,6 +16,7 @@ from mesh.wire import status_codes
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from router.about import NAME, VERSION
 from router.port import Mesh
+from router.reflection import Symbols
 from router.route import Router
 
 log = logging.getLogger(__name__)
@@ -137,7 +139,10 @@ class PublicServer:
         self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        # The last one is for clients that show the details of an error.
+        files = (kfs, health_pb2, reflection_pb2, error_details_pb2)
+        symbols: Any = Symbols(*(file.DESCRIPTOR for file in files))
+        reflection.enable_server_reflection(names, self._server, symbols)
 
     async def start(self, address: str) -> int:
         """Listens, and says on which port. Raises RuntimeError where the address is taken."""

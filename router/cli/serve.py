@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from mesh.ops import logs
-from mesh.wire.manifests import InvalidManifest, load_documents
+from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.runtime_manifest import ServingRuntimeManifest, parse_runtime
 from router.node import Doors, RunningNode
 from router.serve import ServeSettings, StartFailed, serve
@@ -34,27 +34,27 @@ def serve_options(command: Command) -> Command:
     options = (
         click.option(
             "--runtime",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            type=click.Path(exists=True, dir_okay=False, path_type=Path, resolve_path=True),
             default="deploy/runtimes/mlserver-1.x.yaml",
             show_default=True,
             help="The ServingRuntime to run.",
         ),
         click.option(
             "--runtime-bin",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            type=click.Path(exists=True, file_okay=False, path_type=Path, resolve_path=True),
             required=True,
             help="The folder with the runtime's programs, such as venv/bin.",
         ),
         click.option(
             "--state",
-            type=click.Path(file_okay=False, path_type=Path),
+            type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
             required=True,
             help="The folder for what survives a restart, pulled models and logs.",
         ),
         click.option(
             "-f",
             "--predictors",
-            type=click.Path(exists=True, path_type=Path),
+            type=click.Path(exists=True, path_type=Path, resolve_path=True),
             multiple=True,
             help="A file or folder of Predictors to create at start if they do not exist.",
         ),
@@ -84,7 +84,7 @@ def serve_options(command: Command) -> Command:
 @serve_options
 @click.option(
     "--storage-config",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
     required=True,
     help="The folder with a JSON file a storage key.",
 )
@@ -102,7 +102,7 @@ def serve_command(storage_config: Path, **told: Any) -> None:
 @serve_options
 @click.option(
     "--deploy",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(exists=True, file_okay=False, path_type=Path, resolve_path=True),
     default="deploy",
     show_default=True,
     help="The checkout's deploy folder.",
@@ -118,9 +118,9 @@ async def _serve(
     logs.configure(logs.LogFormat(told["log_format"]), told["log_level"])
     settings = ServeSettings(
         runtime=_runtime(told["runtime"]),
-        runtime_bin=told["runtime_bin"].resolve(),
-        storage_config=storage_config.resolve(),
-        state=told["state"].resolve(),
+        runtime_bin=told["runtime_bin"],
+        storage_config=storage_config,
+        state=told["state"],
         doors=Doors(public=told["listen"], management=told["management"]),
         predictors=[document for path in told["predictors"] for document in _documents(path)],
     )
@@ -131,8 +131,8 @@ async def _quickstart(deploy: Path, told: dict[str, Any]) -> None:
     from router.quickstart import example_storage  # the object store is not for `serve`
 
     storage_config = told["state"] / "storage-config"
-    python = told["runtime_bin"].resolve() / "python"
-    async with example_storage(told["state"].resolve(), storage_config, deploy, python):
+    python = told["runtime_bin"] / "python"
+    async with example_storage(told["state"], storage_config, deploy, python):
         await _serve(storage_config, told, _say_walk_through)
 
 

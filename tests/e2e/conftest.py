@@ -1,0 +1,36 @@
+"""The models and the stands of the end-to-end tests."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.s3 import S3Server
+from tests.support.stand import MLSERVER_BIN, ROOT, Stand, standing
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example model, made by the script that `make run` uses."""
+    folder = tmp_path_factory.mktemp("models")
+    script = ROOT / "deploy/quickstart/make_example_models.py"
+    subprocess.run([MLSERVER_BIN / "python", script, folder], check=True, timeout=120)
+    return folder / "sklearn/mnist-svm.joblib"
+
+
+@pytest.fixture
+def make_stand(tmp_path: Path, s3_server: S3Server) -> Iterator[Callable[..., Stand]]:
+    """Starts a stand that ends with the test."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(standing(tmp_path, s3_server, **options))
+
+
+@pytest.fixture
+def stand(make_stand: Callable[..., Stand], mnist: Path) -> Stand:
+    """A stand with the example model under its path, and twice more."""
+    stand = make_stand()
+    for path in ("sklearn/mnist-svm.joblib", "sklearn/other.joblib"):
+        stand.put(path, mnist)
+    return stand
