@@ -9,19 +9,26 @@ from typing import ClassVar
 
 from mesh.core.ids import ModelId, NodeId, PredictorName
 
+# Both travel in gRPC metadata, which holds 8 KiB with all letters escaped; callers send long names.
+MAX_MESSAGE_BYTES = 1_500
+MAX_DETAIL_BYTES = 256
+
 
 class MeshError(Exception):
     """The root.
 
-    `reason` is a stable word for machines, `details` the fields that a client may see.
+    `reason` is a stable word for machines, `details` the fields that a client may see. Message and
+    details are cut short where they are very long.
     """
 
     reason: ClassVar[str] = "MeshError"
 
     def __init__(self, message: str, **details: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.details = {key: value for key, value in details.items() if value}
+        self.message = _clipped(message, MAX_MESSAGE_BYTES)
+        super().__init__(self.message)
+        self.details = {
+            key: _clipped(value, MAX_DETAIL_BYTES) for key, value in details.items() if value
+        }
 
 
 class InvalidRequest(MeshError):
@@ -155,3 +162,10 @@ class Conflict(MeshError):
     def __init__(self, key: str) -> None:
         super().__init__(f"{key} was changed by somebody else", key=key)
         self.key = key
+
+
+def _clipped(text: str, max_bytes: int) -> str:
+    raw = text.encode(errors="replace")
+    if len(raw) <= max_bytes:
+        return text
+    return raw[:max_bytes].decode(errors="ignore") + "…"

@@ -76,7 +76,7 @@ def decode(key: str, value: bytes) -> Record | None:
         return None
     try:
         return reader(json.loads(value))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Unreadable(key, repr(error)) from error
 
 

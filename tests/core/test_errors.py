@@ -90,3 +90,12 @@ def test_error_says_what_its_fields_say(error, reason, message, details):
 def test_load_failure_without_a_word_on_memory_holds_none():
     assert not errors.ModelLoadFailed("bad", model=MODEL).holds_memory
     assert errors.ModelLoadFailed("bad", model=MODEL, holds_memory=True).holds_memory
+
+
+def test_error_with_a_huge_field_says_its_beginning():
+    error = errors.ModelNotFound("ü" * 10_000)
+    assert error.message.startswith("predictor 'üü")
+    assert error.message.endswith("ü…")
+    assert len(error.message.encode()) <= errors.MAX_MESSAGE_BYTES + 3
+    assert len(error.details["predictor"].encode()) <= errors.MAX_DETAIL_BYTES + 3
+    assert len(error.name) == 10_000

@@ -1,0 +1,93 @@
+"""Predictors as people see them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesh.core.ids import ModelId
+from mesh.core.status import FailureInfo, ModelState, PredictorStatus, TransitionStatus
+from mesh.wire.resources import Endpoints, predictor_object, timestamp
+from tests.support.builders import document, predictor
+
+PREDICTOR = predictor("p", spec=json.dumps(document()), created_s=1_700_000_000.9, generation=3)
+RESTING = PredictorStatus(
+    True, ModelState.LOADED, None, TransitionStatus.UP_TO_DATE, 0, 2, failure=None
+)
+ENDPOINTS = Endpoints("grpc://wml-serving:8033", "http://wml-serving:8008")
+
+
+def status_of(status: PredictorStatus, endpoints: Endpoints = ENDPOINTS):
+    shown = predictor_object(PREDICTOR, status, endpoints)["status"]
+    assert isinstance(shown, dict)
+    return json.loads(json.dumps(shown))
+
+
+def test_predictor_is_shown_with_its_spec_and_its_metadata():
+    shown = predictor_object(PREDICTOR, RESTING, ENDPOINTS)
+    shown.pop("status")
+    assert shown == {
+        "apiVersion": "wmlserving.ai.ibm.com/v1",
+        "kind": "Predictor",
+        "metadata": {
+            "name": "p",
+            "creationTimestamp": "2023-11-14T22:13:20Z",
+            "generation": 3,
+        },
+        "spec": document(),
+    }
+
+
+def test_status_at_rest_has_an_empty_target_and_no_failure():
+    assert status_of(RESTING) == {
+        "available": True,
+        "activeModelState": "Loaded",
+        "targetModelState": "",
+        "transitionStatus": "UpToDate",
+        "failedCopies": 0,
+        "totalCopies": 2,
+        "grpcEndpoint": "grpc://wml-serving:8033",
+        "httpEndpoint": "http://wml-serving:8008",
+    }
+
+
+def test_status_on_the_way_names_the_target_and_only_doors_that_are_open():
+    moving = replace(RESTING, target_state=ModelState.FAILED, transition=TransitionStatus.BLOCKED)
+    shown = status_of(moving, Endpoints("grpc://localhost:8033"))
+    assert (shown["targetModelState"], shown["transitionStatus"]) == (
+        "Failed",
+        "BlockedByFailedLoad",
+    )
+    assert shown["httpEndpoint"] == ""
+
+
+@pytest.mark.parametrize(
+    ("location", "time_s", "extra"),
+    [
+        ("n1", 60.0, {"location": "n1", "time": "1970-01-01T00:01:00Z"}),
+        ("", 0.0, {}),
+    ],
+)
+def test_status_after_a_failure_says_which_and_leaves_out_what_it_does_not_know(
+    location, time_s, extra
+):
+    failure = FailureInfo("ModelLoadFailed", "bad file", ModelId("p-1"), location, time_s)
+    shown = status_of(replace(RESTING, failure=failure))
+    assert (
+        shown["lastFailureInfo"]
+        == {
+            "reason": "ModelLoadFailed",
+            "message": "bad file",
+            "modelId": "p-1",
+        }
+        | extra
+    )
+
+
+@given(st.floats(0, 4e9))
+def test_timestamps_sort_as_their_times_do(time_s):
+    shown = timestamp(time_s)
+    assert len(shown) == len("1970-01-01T00:00:00Z")
+    assert timestamp(time_s / 2) <= shown
