@@ -96,14 +96,20 @@ class WaitingRoom:
         try:
             upstream = await self._resolve(name)
         except MeshError as error:
+            self._fail(name, error)
+        except Exception as error:
+            self._fail(name, error)  # a bug: nobody waits for a resolution that has died of it
+            raise
+        else:
+            now = monotonic_s()
             for waiter in self._land(name):
-                waiter.set_exception(error)
-            return
-        now = monotonic_s()
+                upstream.enter(now)
+                waiter.set_result(upstream)
+            upstream.leave()
+
+    def _fail(self, name: str, error: Exception) -> None:
         for waiter in self._land(name):
-            upstream.enter(now)
-            waiter.set_result(upstream)
-        upstream.leave()
+            waiter.set_exception(error)
 
     def _land(self, name: str) -> list[asyncio.Future[Upstream]]:
         """Ends the flight; those who still wait for its answer."""
