@@ -24,6 +24,10 @@ class Listener(Protocol):
         """Everything that it held is gone."""
         ...
 
+    def adapter_lost(self) -> None:
+        """What is loaded still serves; nothing can be loaded or unloaded."""
+        ...
+
     def runtime_failing(self) -> None:
         """It has been away for longer than `patience_s`: requests wait for it no more."""
         ...
@@ -33,19 +37,35 @@ async def monitor(
     runtime: Runtime, listener: Listener, *, patience_s: float, clock: Callable[[], float]
 ) -> None:
     """Runs for ever; `clock` gives monotonic seconds."""
+    is_lost = True
     while True:
-        info = await _until_ready(runtime, listener, patience_s, clock)
+        info = await _until_ready(runtime, listener, patience_s, clock, is_lost=is_lost)
         log.info("runtime ready", extra={"capacity_bytes": info.capacity_bytes})
         listener.runtime_ready(info)
         async for event in runtime.events():
             listener.runtime_event(event)
-        log.warning("runtime lost")
-        listener.runtime_lost()
+        is_lost = not runtime.is_serving()
+        if is_lost:
+            _lose(listener)
+        else:
+            log.warning("adapter lost")
+            listener.adapter_lost()
+
+
+def _lose(listener: Listener) -> None:
+    log.warning("runtime lost")
+    listener.runtime_lost()
 
 
 async def _until_ready(
-    runtime: Runtime, listener: Listener, patience_s: float, clock: Callable[[], float]
+    runtime: Runtime,
+    listener: Listener,
+    patience_s: float,
+    clock: Callable[[], float],
+    *,
+    is_lost: bool,
 ) -> RuntimeInfo:
+    """`is_lost`: its models were given up already; else that is done when it stops serving them."""
     asked_since_s = clock()
     is_failing = False
     while True:
@@ -53,6 +73,9 @@ async def _until_ready(
             info = await runtime.status()
         except Unavailable:
             info = None
+        if not is_lost and not runtime.is_serving():
+            is_lost = True
+            _lose(listener)
         if info is not None:
             return info
         if not is_failing and clock() - asked_since_s > patience_s:

@@ -31,6 +31,8 @@ CHANNEL_OPTIONS = (
 )
 CALL_TIMEOUT_S = 5.0
 EVENTS_KEPT = 1000
+# What an adapter of ours says of itself: it keeps what it loaded for this life of the node.
+ADAPTER_METADATA = "wml-adapter"
 UNLOAD_TIMEOUT_S = 60.0
 NOTHING_HELD = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT)
 LOST_STATES = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
@@ -49,6 +51,8 @@ class GrpcRuntime:
         self._events: Any = adapter_grpc.AdapterEventsStub(self._spi_channel)
         self._server: Any = kfs_grpc.GRPCInferenceServiceStub(self._data_channel)
         self._node = node
+        self._keeps_models = False
+        self._is_server_lost = False
         self._address = data_target
 
     @property
@@ -58,14 +62,17 @@ class GrpcRuntime:
     async def status(self) -> RuntimeInfo | None:
         request = spi.RuntimeStatusRequest()
         metadata = (("wml-node", self._node),)
+        call = self._spi.runtimeStatus(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
         try:
-            answer = await self._spi.runtimeStatus(
-                request, timeout=CALL_TIMEOUT_S, metadata=metadata
-            )
+            answer = await call
         except grpc.aio.AioRpcError as error:
             raise _unavailable(error) from error
         if answer.status != spi.RuntimeStatusResponse.READY:
             return None
+        self._keeps_models = any(
+            key == ADAPTER_METADATA for key, _ in await call.initial_metadata()
+        )
+        self._is_server_lost = False
         return RuntimeInfo(
             capacity_bytes=answer.capacityInBytes,
             max_loading=answer.maxLoadingConcurrency,
@@ -136,6 +143,10 @@ class GrpcRuntime:
         finally:
             await tasks.close()
 
+    def is_serving(self) -> bool:
+        is_connected = self._data_channel.get_state() is grpc.ChannelConnectivity.READY
+        return self._keeps_models and is_connected and not self._is_server_lost
+
     async def close(self) -> None:
         await self._spi_channel.close(None)
         await self._data_channel.close(None)
@@ -149,9 +160,11 @@ class GrpcRuntime:
     async def _adapter_events(self, events: asyncio.Queue[RuntimeEvent | None]) -> None:
         try:
             async for event in self._events.Watch(adapter.WatchRequest()):
-                if (read := _read_event(event)) is None:
+                if event.WhichOneof("event") == "runtime_lost":
+                    self._is_server_lost = True
                     break
-                await events.put(read)
+                if (read := _read_event(event)) is not None:
+                    await events.put(read)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 await self._until_lost(self._spi_channel, events)

@@ -79,7 +79,14 @@ class Runtime(Protocol):
         ...
 
     def events(self) -> AsyncIterator[RuntimeEvent]:
-        """What happens, until the runtime is lost and everything that it held with it."""
+        """What happens, until the runtime or its adapter is lost: see `is_serving`."""
+        ...
+
+    def is_serving(self) -> bool:
+        """Whether what was loaded still serves, so that only the adapter is lost.
+
+        An adapter that does not promise to keep what it loaded takes all of it along.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -25,7 +25,9 @@ MB = 1_000_000
 class FakeRuntime:
     """Sizes are bytes; a path in `failures` fails to load with that reason.
 
-    A path in `gates` loads only once its event is set; `loads` has each load that was begun.
+    A path in `gates` loads only once its event is set; `loads` has each load that was begun. A path
+    in `cut_off` ends its load as a connection does that breaks. `bad_unloads` unloads are refused
+    first, and `is_mute` refuses to estimate sizes.
     """
 
     address: str = "127.0.0.1:1"
@@ -35,8 +37,12 @@ class FakeRuntime:
     sizes: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    cut_off: set[str] = field(default_factory=set)
+    bad_unloads: int = 0
+    is_mute: bool = False
     unload_gate: asyncio.Event | None = None
     is_up: bool = True
+    is_data_up: bool = False
     loads: list[ModelId] = field(default_factory=list)
     unloads: list[ModelId] = field(default_factory=list)
     loaded: dict[ModelId, int] = field(default_factory=dict)
@@ -53,6 +59,8 @@ class FakeRuntime:
         self.loads.append(model.id)
         if gate := self.gates.get(path):
             await gate.wait()
+        if path in self.cut_off:
+            raise Unavailable("connection reset")
         if reason := self.failures.get(path):
             raise ModelLoadFailed(reason, model=model.id)
         size_bytes = self.sizes.get(path, self.default_size_bytes)
@@ -63,10 +71,15 @@ class FakeRuntime:
     async def unload(self, model: ModelId) -> None:
         if self.unload_gate is not None:
             await self.unload_gate.wait()
+        if self.bad_unloads > 0:
+            self.bad_unloads -= 1
+            raise Unavailable("the fake runtime is busy")
         self.unloads.append(model)
         self.loaded.pop(model, None)
 
     async def predict_size_bytes(self, model: BackingModel) -> int:
+        if self.is_mute:
+            raise Unavailable("the fake runtime does not say")
         return self.sizes.get(model.source.path, 0)
 
     async def has(self, model: ModelId) -> bool:
@@ -79,8 +92,21 @@ class FakeRuntime:
     async def close(self) -> None:
         pass
 
+    def is_serving(self) -> bool:
+        return self.is_data_up
+
+    def lose_adapter(self) -> None:
+        """Its adapter is gone; what is loaded still answers."""
+        self.is_up = False
+        self.is_data_up = True
+        self._events.put_nowait(None)
+
     def tell(self, event: RuntimeEvent) -> None:
         self._events.put_nowait(event)
+
+    def come_back(self) -> None:
+        """It is up again, empty."""
+        self.is_up = True
 
     def die(self) -> None:
         """It is gone, and all that it held."""

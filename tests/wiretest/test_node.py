@@ -295,3 +295,31 @@ async def test_runtime_that_stays_away_makes_requests_unavailable():
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await w.ask("p")
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_adapter_that_dies_leaves_what_is_loaded_serving():
+    async with world() as w:
+        await w.apply("p")
+        await w.ask("p")
+        w.runtime.lose_adapter()
+        await w.apply("q", path="b")
+        cold = begin(w.ask("q"))
+        await w.reaches("q", "Loading  UpToDate")
+        assert (await w.ask("p")).model_name == w.runtime.loads[0]
+        assert await w.row("p") == "Loaded  UpToDate"
+        w.runtime.is_up = True
+        assert (await cold).model_name.startswith("q-")
+        assert len(w.runtime.loads) == 2
+
+
+async def test_runtime_that_dies_while_its_adapter_is_away_is_noticed():
+    async with world() as w:
+        await w.apply("p")
+        await w.ask("p")
+        w.runtime.lose_adapter()
+        w.runtime.is_data_up = False
+        w.runtime.loaded.clear()
+        await w.reaches("p", "Standby  UpToDate")
+        w.runtime.is_up = True
+        assert (await w.ask("p")).model_name.startswith("p-")
+        assert len(w.runtime.loads) == 2
