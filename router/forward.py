@@ -65,6 +65,16 @@ class Forwarder:
         initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
         return Reply(answer, tuple(initial), tuple(trailing))
 
+    async def stream(
+        self, address: str, method: str, metadata: Metadata, timeout_s: float | None
+    ) -> grpc.aio.StreamStreamCall[bytes, bytes]:
+        """A stream to the upstream that has been opened and not written to. Raises NotSent."""
+        link = self._links.get(address) or self._open(address)
+        if link.channel.get_state() is not grpc.ChannelConnectivity.READY:
+            await _connect(link.channel)
+        opened = link.channel.stream_stream(method, None, None)
+        return opened(None, timeout=timeout_s, metadata=metadata or None)
+
     async def close(self) -> None:
         for link in self._links.values():
             await link.channel.close(None)

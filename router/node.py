@@ -17,6 +17,7 @@ from router.management import Management, ManagementServer
 from router.port import Mesh
 from router.route import Router
 from router.server import MAX_MESSAGE_BYTES, PublicServer
+from router.stream import Streams
 from router.waiting import Limits, WaitingRoom
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ async def running_node(
     forwarder = Forwarder()
     mesh = Mesh(node.routes, node.resolve, node.recheck, node.is_model_ready, lambda: node.is_ready)
     router = Router(mesh, waiting, forwarder)
-    public = PublicServer(router, mesh, max_message_bytes=doors.max_message_bytes)
+    streams = Streams(router, forwarder)
+    public = PublicServer(router, streams, mesh, max_message_bytes=doors.max_message_bytes)
     management = Management(node, registry, Endpoints(_endpoint(doors.public)))
     internal = ManagementServer(management)
     async with asyncio.TaskGroup() as group:
@@ -78,6 +80,7 @@ async def running_node(
             await internal.stop()
             for task in background:
                 task.cancel()
+            await streams.close()
             await waiting.close()
             await forwarder.close()
 

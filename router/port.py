@@ -23,6 +23,10 @@ class Upstream(Protocol):
         """A request begins; `now` in monotonic seconds. The copy stays until as many have left."""
         ...
 
+    def touch(self, now: float) -> None:
+        """It is in use, still: `now` in monotonic seconds."""
+        ...
+
     def leave(self) -> None:
         """A request ended."""
         ...

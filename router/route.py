@@ -42,20 +42,20 @@ class Router:
         MeshError, or AioRpcError as the upstream gave it.
         """
         head = read_head(message, field)
-        name = head.name or _name_in(metadata)
+        name = head.name or name_in(metadata)
         if not name:
             raise InvalidRequest(field, "required")
         forwarded = passed_on(metadata)
         has_rechecked = False
         for _ in range(TRIES):
-            upstream = await self._enter(name, deadline_s)
+            upstream = await self.enter(name, deadline_s)
             try:
                 return await self._forwarder.unary(
                     upstream.address,
                     method,
                     with_name(head, upstream.id),
                     forwarded,
-                    _left_s(deadline_s),
+                    left_s(deadline_s),
                 )
             except NotSent:
                 continue
@@ -68,19 +68,21 @@ class Router:
                 upstream.leave()
         raise Unavailable(f"the runtime of predictor {name!r} cannot be reached")
 
-    async def _enter(self, name: str, deadline_s: float | None) -> Upstream:
+    async def enter(self, name: str, deadline_s: float | None) -> Upstream:
+        """A copy that serves the name, entered once: the caller must leave it. Raises MeshError."""
         if route := self._mesh.routes.get(name):
             upstream = route[0]
             upstream.enter(monotonic_s())
             return upstream
-        return await self._waiting.wait(name, _left_s(deadline_s))
+        return await self._waiting.wait(name, left_s(deadline_s))
 
 
-def _left_s(deadline_s: float | None) -> float | None:
+def left_s(deadline_s: float | None) -> float | None:
+    """The seconds until a monotonic deadline; None where there is none."""
     return None if deadline_s is None else max(0.0, deadline_s - monotonic_s())
 
 
-def _name_in(metadata: Iterable[tuple[str, str | bytes]]) -> str:
+def name_in(metadata: Iterable[tuple[str, str | bytes]]) -> str:
     """The Predictor that metadata names, for messages that name none."""
     for key, value in metadata:
         if key in NAME_HEADERS:

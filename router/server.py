@@ -18,6 +18,7 @@ from router.about import NAME, VERSION
 from router.port import Mesh
 from router.reflection import Symbols
 from router.route import Router
+from router.stream import Client, Streams
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ SERVICE = kfs.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # Methods that a model answers, and what the field is called that names it.
 ROUTED = {"ModelInfer": "model_name", "ModelMetadata": "name"}
+STREAMED = {"ModelStreamInfer": "model_name"}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -47,14 +49,18 @@ def server_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
 class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only
     """The inference service: two methods are routed as bytes, the others answered here."""
 
-    def __init__(self, router: Router, mesh: Mesh) -> None:
+    def __init__(self, router: Router, streams: Streams, mesh: Mesh) -> None:
         self._router = router
+        self._streams = streams
         self._mesh = mesh
         self._in_flight = 0
         self._methods = {
             f"/{SERVICE}/{name}": grpc.unary_unary_rpc_method_handler(self._routed(name, field))
             for name, field in ROUTED.items()
         }
+        for name, field in STREAMED.items():
+            handler = grpc.stream_stream_rpc_method_handler(self._streamed(name, field))
+            self._methods[f"/{SERVICE}/{name}"] = handler
         for name, answer in self._own().items():
             self._methods[f"/{SERVICE}/{name}"] = _typed(name, answer)
 
@@ -70,13 +76,10 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the s
         method, unary = f"/{SERVICE}/{name}", self._router.unary
 
         async def handle(message: bytes, context: Context) -> bytes:
-            left_s = context.time_remaining()
-            deadline_s = None if left_s is None else monotonic_s() + left_s
             self._in_flight += 1
             try:
-                reply = await unary(
-                    method, field, message, context.invocation_metadata() or (), deadline_s
-                )
+                metadata = context.invocation_metadata() or ()
+                reply = await unary(method, field, message, metadata, _deadline_s(context))
             except MeshError as error:
                 await refuse(error, context)
             except grpc.aio.AioRpcError as error:
@@ -88,6 +91,31 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the s
             if reply.trailing:
                 context.set_trailing_metadata(reply.trailing)
             return reply.message
+
+        return handle
+
+    def _streamed(self, name: str, field: str) -> Callable[[Any, Context], Awaitable[None]]:
+        method = f"/{SERVICE}/{name}"
+
+        async def handle(requests: Any, context: Context) -> None:
+            client = Client(
+                requests,
+                context.invocation_metadata() or (),
+                _deadline_s(context),
+                context.send_initial_metadata,
+                context.write,
+            )
+            self._in_flight += 1
+            try:
+                trailing = await self._streams.relay(method, field, client)
+            except MeshError as error:
+                await refuse(error, context)
+            except grpc.aio.AioRpcError as error:
+                await _pass_error(error, context)
+            finally:
+                self._in_flight -= 1
+            if trailing:
+                context.set_trailing_metadata(trailing)
 
         return handle
 
@@ -115,6 +143,12 @@ def _typed(name: str, answer: Callable[[Any], Any]) -> Handler:
     )
 
 
+def _deadline_s(context: Context) -> float | None:
+    """The caller's deadline in monotonic seconds, None where it has none."""
+    left_s = context.time_remaining()
+    return None if left_s is None else monotonic_s() + left_s
+
+
 async def refuse(error: MeshError, context: Context) -> None:
     """Ends a call by the status of an error, with its ErrorInfo."""
     trailing: Any = status_codes.details(error)
@@ -131,9 +165,14 @@ class PublicServer:
     """Inference, health and reflection on one address."""
 
     def __init__(
-        self, router: Router, mesh: Mesh, *, max_message_bytes: int = MAX_MESSAGE_BYTES
+        self,
+        router: Router,
+        streams: Streams,
+        mesh: Mesh,
+        *,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
-        self.door = Door(router, mesh)
+        self.door = Door(router, streams, mesh)
         self._server = grpc.aio.server(options=server_options(max_message_bytes))
         self._server.add_generic_rpc_handlers((self.door,))
         self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]

@@ -54,6 +54,10 @@ class Host(Protocol):
         """Called after each move, before anything else happens."""
         ...
 
+    def unpinned(self, copy: "Copy") -> None:
+        """No request waits for it any more, so that it may be a victim."""
+        ...
+
 
 class NotWanted(Exception):
     """There is no free room for a copy that may not evict others."""
@@ -97,6 +101,11 @@ class Copy:
         if self.entry is not None:
             self.entry.used_s = now
 
+    def touch(self, now: float) -> None:
+        """It is in use, still; `now` is monotonic seconds."""
+        if self.entry is not None:
+            self.entry.used_s = now
+
     def leave(self) -> None:
         """The request ended."""
         self.in_flight -= 1
@@ -113,6 +122,8 @@ class Copy:
         self.pins -= 1
         if self.entry is not None:
             self.entry.pins -= 1
+            if not self.entry.pins:
+                self.host.unpinned(self)
 
     def hold(self, entry: Entry) -> None:
         """Takes the room that was given to it, with the pins that it has."""

@@ -127,6 +127,8 @@ class DataPlane(kfs_grpc.GRPCInferenceServiceServicer):
         self.errors: dict[str, tuple[grpc.StatusCode, str]] = {}
         self.metadata: list[dict[str, str | bytes]] = []
         self.cancelled: list[str] = []
+        self.streamed: list[str] = []
+        self.is_triton = False
 
     async def ModelInfer(self, request, context):
         metadata = dict(context.invocation_metadata())
@@ -146,6 +148,21 @@ class DataPlane(kfs_grpc.GRPCInferenceServiceServicer):
         context.set_trailing_metadata((("x-trailer", "2"),))
         return kfs.ModelInferResponse(model_name=request.model_name, id=request.id)
 
+    async def stream(self, messages, context):
+        """ModelStreamInfer over bytes: MLServer's shape, or Triton's where `is_triton`."""
+        async for message in messages:
+            request = kfs.ModelInferRequest.FromString(message)
+            self.streamed.append(request.id)
+            if request.model_name not in self.runtime.loaded:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "not loaded")
+            if error := self.errors.get(request.id):
+                await context.abort(*error, trailing_metadata=(("x-trailer", "from the model"),))
+            if gate := self.gates.get(request.id):
+                await gate.wait()
+            answer = kfs.ModelInferResponse(model_name=request.model_name, id=request.id)
+            body = answer.SerializeToString()
+            yield bytes([0x12, len(body)]) + body if self.is_triton else body
+
     async def ModelMetadata(self, request, context):
         return kfs.ModelMetadataResponse(name=request.name, platform="fake")
 
@@ -156,6 +173,10 @@ async def data_plane(runtime: FakeRuntime) -> AsyncIterator[DataPlane]:
     server = grpc.aio.server()
     plane = DataPlane(runtime)
     kfs_grpc.add_GRPCInferenceServiceServicer_to_server(plane, server)
+    stream = grpc.stream_stream_rpc_method_handler(plane.stream)
+    streams = {"ModelStreamInfer": stream}
+    service = "inference.GRPCInferenceService"
+    server.add_registered_method_handlers(service, streams)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     runtime.address = f"127.0.0.1:{port}"

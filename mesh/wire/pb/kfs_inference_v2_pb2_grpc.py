@@ -64,6 +64,11 @@ class GRPCInferenceServiceStub:
                 request_serializer=kfs__inference__v2__pb2.ModelInferRequest.SerializeToString,
                 response_deserializer=kfs__inference__v2__pb2.ModelInferResponse.FromString,
                 _registered_method=True)
+        self.ModelStreamInfer = channel.stream_stream(
+                '/inference.GRPCInferenceService/ModelStreamInfer',
+                request_serializer=kfs__inference__v2__pb2.ModelInferRequest.SerializeToString,
+                response_deserializer=kfs__inference__v2__pb2.ModelInferResponse.FromString,
+                _registered_method=True)
 
 
 class GRPCInferenceServiceServicer:
@@ -105,6 +110,14 @@ class GRPCInferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ModelStreamInfer(self, request_iterator, context):
+        """As MLServer has it. Triton's stubs call the same method and read messages of `error_message = 1` and
+        `infer_response = 2`: either passes, as the runtime behind the Predictor answers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GRPCInferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -135,6 +148,11 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
             ),
             'ModelInfer': grpc.unary_unary_rpc_method_handler(
                     servicer.ModelInfer,
+                    request_deserializer=kfs__inference__v2__pb2.ModelInferRequest.FromString,
+                    response_serializer=kfs__inference__v2__pb2.ModelInferResponse.SerializeToString,
+            ),
+            'ModelStreamInfer': grpc.stream_stream_rpc_method_handler(
+                    servicer.ModelStreamInfer,
                     request_deserializer=kfs__inference__v2__pb2.ModelInferRequest.FromString,
                     response_serializer=kfs__inference__v2__pb2.ModelInferResponse.SerializeToString,
             ),
@@ -299,6 +317,33 @@ class GRPCInferenceService:
             request,
             target,
             '/inference.GRPCInferenceService/ModelInfer',
+            kfs__inference__v2__pb2.ModelInferRequest.SerializeToString,
+            kfs__inference__v2__pb2.ModelInferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelStreamInfer(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/inference.GRPCInferenceService/ModelStreamInfer',
             kfs__inference__v2__pb2.ModelInferRequest.SerializeToString,
             kfs__inference__v2__pb2.ModelInferResponse.FromString,
             options,
