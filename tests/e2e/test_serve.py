@@ -1,7 +1,5 @@
 """What must hold on one machine: the real MLServer, the real S3 server, the real grpcurl."""
 
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -9,6 +7,7 @@ import psutil
 import pytest
 
 from tests.support.stand import MNIST, ROOT, Stand, digit, mnist_request, stub
+from tests.support.traffic import Traffic
 
 PATH = "sklearn/mnist-svm.joblib"
 ID = "example-mnist-predictor-725d74f061"
@@ -58,7 +57,7 @@ def test_models_that_were_evicted_load_again_on_request(make_stand, mnist):
 def test_update_under_traffic_switches_once_and_loses_nothing(stand: Stand):
     stand.apply("p", PATH)
     old, _ = stand.infer("p")
-    with _traffic(stand, "p") as traffic:
+    with Traffic(stand, "p") as traffic:
         stand.proxy.hold("other")
         assert stand.apply("p", "sklearn/other.joblib") == "predictor/p configured\n"
         stand.reaches("p", "true Loaded Loading InProgress")
@@ -78,7 +77,7 @@ def test_update_under_traffic_switches_once_and_loses_nothing(stand: Stand):
 def test_update_to_a_path_that_does_not_exist_blocks_serves_and_recovers(stand: Stand, mnist):
     stand.apply("p", PATH)
     old, _ = stand.infer("p")
-    with _traffic(stand, "p") as traffic:
+    with Traffic(stand, "p") as traffic:
         stand.apply("p", "sklearn/nothing.joblib")
         stand.reaches("p", "true Loaded Failed BlockedByFailedLoad")
         assert "sklearn/nothing.joblib" in stand.status("p")["lastFailureInfo"]["message"]
@@ -169,42 +168,3 @@ def test_the_model_that_the_field_has_used_for_years_answers_eight(stand: Stand)
     stand.put("old.joblib", model)
     stand.apply("p", "old.joblib")
     assert stand.infer("p")[1] == 8
-
-
-class _traffic:  # noqa: N801 - reads as a word in `with`
-    """50 requests a second to a Predictor, one connection, in order; every answer and error."""
-
-    def __init__(self, stand: Stand, name: str) -> None:
-        self.answers: list[tuple[str, int]] = []
-        self.errors: list[grpc.RpcError] = []
-        self._name = name
-        self._channel = stand.channel()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.pause()
-        self._channel.close()
-
-    def pause(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def run_for(self, seconds: float) -> None:
-        count = len(self.answers) + len(self.errors) + int(50 * seconds)
-        while len(self.answers) + len(self.errors) < count:
-            time.sleep(0.02)
-
-    def _run(self) -> None:
-        call = stub(self._channel).ModelInfer
-        while not self._stop.wait(1 / 50):
-            try:
-                answer = call(mnist_request(self._name), timeout=60)
-            except grpc.RpcError as error:
-                self.errors.append(error)
-            else:
-                self.answers.append((answer.model_name, digit(answer)))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import yaml
 
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
@@ -61,6 +62,16 @@ class Stand:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(DEADLINE_S)
+
+    def kill(self, program: str) -> None:
+        """kill -9 of one of its processes: `mlserver` or `adapter`."""
+        assert self.process is not None
+        words = {"mlserver": "/mlserver start", "adapter": "router adapter"}[program]
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        victims = [child for child in children if words in " ".join(child.cmdline())]
+        assert victims, [child.cmdline() for child in children]
+        for victim in victims:
+            victim.kill()
 
     def log(self, program: str = "") -> str:
         path = (
