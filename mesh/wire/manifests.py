@@ -138,9 +138,7 @@ def parse_predictor(document: object) -> PredictorSpec:
     """A Predictor from a document; raises InvalidManifest with everything that is wrong with it."""
     manifest, problems = validated(PredictorManifest, document)
     spec = settled(manifest, problems + _conflicts(document)).spec
-    written = look_up(document, "spec")
-    if not isinstance(written, Mapping):
-        raise InvalidManifest(("spec: must be a mapping",))
+    written = spec.model_dump(by_alias=True, exclude_unset=True)
     try:
         digest = spec_hash(written)
     except UnicodeEncodeError as error:

@@ -148,10 +148,7 @@ def _fields(model: type[BaseModel], parents: list[int | str]) -> list[str]:
         if isinstance(parent, int):
             continue
         field = next(f for f in model.model_fields.values() if f.alias == parent)
-        inner = _model_in(field.annotation)
-        if inner is None:
-            return []
-        model = inner
+        model = _model_in(field.annotation) or model
     return [str(field.alias) for field in model.model_fields.values()]
 
 

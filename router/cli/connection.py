@@ -31,6 +31,7 @@ WORDS = {
     grpc.StatusCode.FAILED_PRECONDITION: "Forbidden",
     grpc.StatusCode.UNAVAILABLE: "ServiceUnavailable",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "TooManyRequests",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "Timeout",
     grpc.StatusCode.UNIMPLEMENTED: "MethodNotAllowed",
 }
 RESULTS = {
@@ -56,7 +57,10 @@ def server_option(command: Command) -> Command:
 class Management:
     """The calls of one server."""
 
-    def __init__(self, channel: grpc.Channel, server: str) -> None:
+    def __init__(
+        self, channel: grpc.Channel, server: str, *, limit_s: float = CALL_LIMIT_S
+    ) -> None:
+        self._limit_s = limit_s
         self._stub = pb_grpc.ManagementStub(channel)
         self._server = server
 
@@ -64,22 +68,22 @@ class Management:
         """Creates or changes a Predictor: `created`, `configured` or `unchanged`."""
         request = pb.ApplyRequest(json=json.dumps(document))
         with self._errors(_name(document)):
-            answer = self._stub.Apply(request, timeout=CALL_LIMIT_S)
+            answer = self._stub.Apply(request, timeout=self._limit_s)
         return RESULTS[answer.result]
 
     def get(self, name: str) -> Resource:
         with self._errors(name):
-            answer = self._stub.Get(pb.GetRequest(name=name), timeout=CALL_LIMIT_S)
+            answer = self._stub.Get(pb.GetRequest(name=name), timeout=self._limit_s)
         return _resource(answer.json)
 
     def list(self) -> list[Resource]:
         with self._errors():
-            answer = self._stub.List(pb.ListRequest(), timeout=CALL_LIMIT_S)
+            answer = self._stub.List(pb.ListRequest(), timeout=self._limit_s)
         return [_resource(text) for text in answer.json]
 
     def delete(self, name: str) -> None:
         with self._errors(name):
-            self._stub.Delete(pb.DeleteRequest(name=name), timeout=CALL_LIMIT_S)
+            self._stub.Delete(pb.DeleteRequest(name=name), timeout=self._limit_s)
 
     def watch(self, name: str = "") -> Iterator[tuple[str, Resource | None]]:
         """Names with what they are now, None where deleted: all that exist, then each change."""
@@ -102,8 +106,8 @@ class Management:
         code = error.code()
         if code is grpc.StatusCode.NOT_FOUND:
             return not_found(name)
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Failure(f"The server {self._server} did not answer within {CALL_LIMIT_S:.0f} s")
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and not _is_answer(error):
+            return Failure(f"The server {self._server} did not answer within {self._limit_s:.0f} s")
         if code is grpc.StatusCode.UNAVAILABLE and not _is_answer(error):
             return Failure(
                 f"The connection to the server {self._server} was refused"

@@ -219,7 +219,7 @@ def test_two_forms_together_are_refused_in_the_documented_words(spec, expected):
         ),
         (spec_with(modelType=["a"]), {"spec.modelType: must be a mapping, not a list"}),
         (spec_with(modeltype={}), {"spec.modeltype: unknown field, did you mean modelType?"}),
-        (spec_with(MinCopies=1), {"spec.MinCopies: unknown field, did you mean minCopies?"}),
+        (spec_with(PATH="x"), {"spec.PATH: unknown field, did you mean path?"}),
         (
             spec_with(storage={"s3": {"secretKey": "k", "secretkey": "k"}}),
             {"spec.storage.s3.secretkey: unknown field, did you mean secretKey?"},
@@ -253,6 +253,14 @@ def test_two_forms_together_are_refused_in_the_documented_words(spec, expected):
         (
             newer(path="a", parameters={"region": 1}),
             {"spec.storage.parameters.region: must be a string, not a number (quote it)"},
+        ),
+        (
+            newer(path={"a": 1}, parameters={3: "x"}, key=b"x"),
+            {
+                "spec.storage.path: must be a string, not a mapping",
+                "spec.storage.parameters[3]: must be a string, not a number (quote it)",
+                "spec.storage.key: must be a string, not a value of type bytes",
+            },
         ),
         (spec_with(path="\ud800"), {"spec: must be valid Unicode"}),
     ],

@@ -1,18 +1,22 @@
 """The commands against a management server on loopback: what they print, call and exit with."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from mesh.core.errors import InvalidRequest, NoCapacity, Unavailable
+from mesh.core.errors import DeadlineExceeded, InvalidRequest, NoCapacity, Unavailable
 from mesh.core.ids import ModelId
 from mesh.wire.pb import wml_management_pb2 as pb
+from router.cli.connection import Management
+from router.cli.failures import Failure
 from router.cli.main import COMMANDS, wml_serving
 from tests.support.management import DictManagement, listening
 from tests.support.runtimes import mlserver_runtime
@@ -381,6 +385,10 @@ def test_server_that_is_not_there_is_named(words):
 @pytest.mark.parametrize(
     ("refusal", "message"),
     [
+        (
+            DeadlineExceeded("x", 1.0),
+            "Error from server (Timeout): predictor 'x' was still loading after 1.0 s\n",
+        ),
         (Unavailable("draining"), "Error from server (ServiceUnavailable): draining\n"),
         (
             NoCapacity("full", model=ModelId("m")),
@@ -391,6 +399,29 @@ def test_server_that_is_not_there_is_named(words):
 def test_refusal_of_a_server_is_not_taken_for_its_absence(management, server, refusal, message):
     management.refusals = {"x": refusal}
     assert run("get", "predictor", "x", server=server).stderr == message
+
+
+def test_server_that_does_not_answer_in_time_is_named(server):
+    with grpc.insecure_channel(server) as channel:
+        calls = Management(channel, server, limit_s=1e-9)
+        with pytest.raises(Failure, match=rf"^The server {server} did not answer within 0 s$"):
+            calls.list()
+
+
+def test_unexpected_answer_is_one_line_and_no_trace(management, server):
+    management.resources = {"x": ["no object"]}
+    command = (sys.executable, "-m", "router", "--server", server, "get", "predictor", "x")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: unexpected TypeError: the server sent no object\n"
+
+
+def test_adapter_without_settings_names_them_all():
+    result = run("adapter", "mlserver", env={"ADAPTER_SOCKET": "", "CONTAINER_MEM_REQ_BYTES": ""})
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: ADAPTER_SOCKET: required\nerror: CONTAINER_MEM_REQ_BYTES: required\n"
+    )
 
 
 def test_server_comes_from_either_place_of_the_option_or_the_environment(server):
@@ -425,6 +456,20 @@ def test_program_starts_as_a_module_and_shows_no_trace():
     assert done.returncode == 1
     assert done.stderr.startswith("The connection to the server 127.0.0.1:1 was refused")
     assert "Traceback" not in done.stderr
+
+
+def test_interrupted_watch_leaves_quietly(management, server):
+    management.watch_goes_on = True
+    management.resources = {"x": shown("x")}
+    command = (sys.executable, "-m", "router", "get", "predictors", "-w", "--server", server)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as watch:
+        assert watch.stdout is not None
+        watch.stdout.readline()
+        watch.stdout.readline()
+        watch.send_signal(signal.SIGINT)
+        _, errors = watch.communicate(timeout=20)
+    assert (watch.returncode, errors) == (130, "")
 
 
 def test_get_does_not_import_what_only_serve_needs():

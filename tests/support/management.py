@@ -1,10 +1,11 @@
 """A management server on loopback over a dict, for those that call one.
 
 Faults come by its arguments: `refusals` answers a name with a status, `changes` is what a watch
-tells after what exists; it then ends.
+tells after what exists; it then ends, or goes on until the caller leaves.
 """
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ class DictManagement(pb_grpc.ManagementServicer):
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
     refusals: Mapping[str, MeshError] = field(default_factory=dict)
     changes: Sequence[pb.WatchEvent] = ()
+    watch_goes_on: bool = False
     calls: list[tuple[str, str]] = field(default_factory=list)
 
     def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyResponse:
@@ -61,6 +63,10 @@ class DictManagement(pb_grpc.ManagementServicer):
         self._called("Watch", request.name, context)
         existing = [pb.WatchEvent(name=n, json=json.dumps(r)) for n, r in self.resources.items()]
         yield from (e for e in [*existing, *self.changes] if request.name in ("", e.name))
+        if self.watch_goes_on:
+            left = threading.Event()
+            if context.add_callback(left.set):
+                left.wait()
 
     def _called(self, method: str, name: str, context: Any) -> None:
         self.calls.append((method, name))
