@@ -6,6 +6,7 @@ lease or the store was lost. Changes are gathered while a commit is under way.
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from mesh.core.errors import Unavailable
 from mesh.registry.port import MAX_OPS, Delete, LeaseId, LeaseLost, Op, Put, Registry
@@ -47,7 +48,8 @@ class Announcer:
                 try:
                     await self._under(lease)
                 except asyncio.CancelledError:
-                    await self._registry.revoke(lease)
+                    with suppress(Unavailable):  # it runs out of itself then
+                        await self._registry.revoke(lease)
                     raise
             except (LeaseLost, Unavailable) as error:
                 log.warning("announcing again", extra={"cause": str(error)})
@@ -55,15 +57,19 @@ class Announcer:
 
     async def _under(self, lease: LeaseId) -> None:
         self._stale = dict.fromkeys(self._wanted)
+        loop = asyncio.get_running_loop()
+        keep_at_s = loop.time() + KEEP_ALIVE_S
         while True:
-            while self._stale:
-                await self._flush(lease)
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(KEEP_ALIVE_S):
-                    await self._wake.wait()
-            except TimeoutError:
+            if loop.time() >= keep_at_s:
                 await self._registry.keep_alive(lease)
+                keep_at_s = loop.time() + KEEP_ALIVE_S
+            if self._stale:
+                await self._flush(lease)
+                continue
+            self._wake.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(keep_at_s):
+                    await self._wake.wait()
 
     async def _flush(self, lease: LeaseId) -> None:
         keys = list(self._stale)[:MAX_OPS]

@@ -25,7 +25,7 @@ from mesh.core.placement import Load, Question, is_failure_expired
 from mesh.core.records import NodeRecord, NodeState
 from mesh.core.status import ModelState, model_state
 from mesh.core.view import View
-from mesh.ops.clock import monotonic_s, wall_s
+from mesh.ops.clock import REAL_CLOCK, Clock
 from mesh.registry.follow import Follower
 from mesh.registry.port import Change, Registry
 from mesh.runtime.port import KeyChanged, Progress, Runtime, RuntimeEvent, RuntimeInfo
@@ -43,17 +43,25 @@ Touched = Callable[[frozenset[PredictorName]], None]
 class Node:
     """The engine; `run` it as a task. What the router needs of it is in `router.port`."""
 
-    def __init__(self, identity: Identity, registry: Registry, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        registry: Registry,
+        runtime: Runtime,
+        *,
+        clock: Clock = REAL_CLOCK,
+    ) -> None:
         self.view = View()
         self.routes: dict[str, tuple[Copy, ...]] = {}
         self.listeners: set[Touched] = set()
         self.follower = Follower(registry, self._take_in)
         self._identity = identity
         self._runtime = runtime
+        self._clock = clock
         self._signals = Signals()
         self._announcer = Announcer(registry)
-        self._holdings = Holdings(identity, runtime, self.view, self._announcer, self._touch)
-        self._transitions = Transitions(self.view, registry, self, wall_s)
+        self._holdings = Holdings(identity, runtime, self.view, self._announcer, self._touch, clock)
+        self._transitions = Transitions(self.view, registry, self, clock.wall_s)
         self._record = NodeRecord(
             identity.id,
             NodeState.STARTING,
@@ -78,7 +86,9 @@ class Node:
     async def run(self) -> None:
         """Follows, announces and watches the runtime, for ever; cancelled, it leaves the store."""
         patience_s = self._identity.patience_s
-        watching = monitor(self._runtime, self, patience_s=patience_s, clock=monotonic_s)
+        watching = monitor(
+            self._runtime, self, patience_s=patience_s, clock=self._clock.monotonic_s
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.follower.run())
@@ -116,13 +126,13 @@ class Node:
         predictor = self.view.predictors.get(PredictorName(name))
         if predictor is None:
             raise ModelNotFound(name)
-        state = model_state(predictor.active, self.view, now=wall_s())
+        state = model_state(predictor.active, self.view, now=self._clock.wall_s())
         return state in (ModelState.LOADED, ModelState.STANDBY)
 
     # What resolutions and transitions ask: see their protocols.
 
     def monotonic(self) -> float:
-        return monotonic_s()
+        return self._clock.monotonic_s()
 
     def copy(self, model: ModelId) -> Copy | None:
         return self._holdings.get(model)
@@ -131,7 +141,7 @@ class Node:
         record = self.view.models.get(model)
         if record is None:
             return None
-        return Question(record, self.view.copies(model), self.view.nodes, wall_s())
+        return Question(record, self.view.copies(model), self.view.nodes, self._clock.wall_s())
 
     def start(
         self, model: ModelId, decision: Load, purpose: Purpose, protected: frozenset[ModelId]
@@ -157,6 +167,8 @@ class Node:
         self._set_record(replace(self._record, capacity_bytes=info.capacity_bytes))
         if not self.is_draining:
             self._set_state(NodeState.READY)
+        # What was given up while it was away is begun again.
+        self._touch(frozenset(self.view.predictors))
 
     def runtime_event(self, event: RuntimeEvent) -> None:
         match event:
@@ -175,6 +187,12 @@ class Node:
         if not self.is_draining:
             self._set_state(NodeState.STARTING)
 
+    def adapter_lost(self) -> None:
+        self._holdings.room.close()
+        for copy in self._holdings:
+            if isinstance(copy.state, life.Loading):
+                copy.send(life.RuntimeLost())
+
     def runtime_failing(self) -> None:
         """Whoever waits for the runtime is told that it does not come."""
         if not self.is_draining:
@@ -188,7 +206,9 @@ class Node:
             await asyncio.sleep(EXPIRY_TICK_S)
             for copy in self._holdings:
                 state = copy.state
-                if isinstance(state, life.Failed) and is_failure_expired(state.since_s, wall_s()):
+                if isinstance(state, life.Failed) and is_failure_expired(
+                    state.since_s, self._clock.wall_s()
+                ):
                     self.forgive(copy.id)
 
     # Await-free from here on.

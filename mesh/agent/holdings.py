@@ -17,7 +17,7 @@ from mesh.core.ids import ModelId, NodeId, PredictorName
 from mesh.core.records import CopyRecord
 from mesh.core.spec import RuntimeSpec
 from mesh.core.view import View
-from mesh.ops.clock import monotonic_s, wall_s
+from mesh.ops.clock import Clock
 from mesh.ops.tasks import Tasks
 from mesh.runtime.port import Runtime
 from mesh.wire import records
@@ -51,14 +51,16 @@ class Holdings:
         view: View,
         announcer: Announcer,
         on_change: Callable[[frozenset[PredictorName]], None],
+        clock: Clock,
     ) -> None:
         self.tasks = Tasks()
-        self.room = Room(runtime, self._evict, monotonic_s)
+        self.room = Room(runtime, self._evict, clock.monotonic_s)
         self._identity = identity
         self._runtime = runtime
         self._view = view
         self._announcer = announcer
         self._on_change = on_change
+        self._clock = clock
         self._copies: dict[ModelId, Copy] = {}
 
     def __iter__(self) -> Iterator[Copy]:
@@ -97,7 +99,7 @@ class Holdings:
     # What a copy asks of its host.
 
     def now(self) -> float:
-        return wall_s()
+        return self._clock.wall_s()
 
     async def find_room(self, copy: Copy) -> None:
         await self.room.find(copy)
@@ -105,10 +107,13 @@ class Holdings:
     async def load(self, copy: Copy) -> int:
         info = self.room.info
         timeout_s = (info and info.load_timeout_s) or DEFAULT_LOAD_TIMEOUT_S
-        started_s = monotonic_s()
+        started_s = self._clock.monotonic_s()
         loaded = await self._runtime.load(copy.model, timeout_s=timeout_s)
         fields = {"model": copy.id, "size_bytes": loaded.size_bytes}
-        log.info("model loaded", extra={**fields, "seconds": round(monotonic_s() - started_s, 3)})
+        log.info(
+            "model loaded",
+            extra={**fields, "seconds": round(self._clock.monotonic_s() - started_s, 3)},
+        )
         if loaded.size_bytes > self.room.cache.capacity_bytes:
             cause = f"it takes {loaded.size_bytes} bytes, more than the node has for models"
             raise ModelLoadFailed(cause, model=copy.id, holds_memory=True)
@@ -125,6 +130,9 @@ class Holdings:
         if isinstance(copy.state, life.Failed):
             log.warning("model failed", extra={"model": copy.id, "reason": copy.state.reason})
         self._publish(copy)
+        self.room.changed()
+
+    def unpinned(self, copy: Copy) -> None:
         self.room.changed()
 
     def _account(self, copy: Copy, before: life.State) -> None:

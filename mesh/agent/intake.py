@@ -56,7 +56,7 @@ def _drop(view: View, prefix: str, names: tuple[str, ...]) -> frozenset[Predicto
             return view.drop_predictor(PredictorName(names[0]))
         case records.MODELS:
             return view.drop_model(ModelId(names[0]))
-        case records.COPIES:
+        case records.COPIES if len(names) > 1:
             return view.drop_copy(ModelId(names[0]), NodeId(names[1]))
         case records.NODES:
             return view.drop_node(NodeId(names[0]))

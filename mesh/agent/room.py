@@ -1,7 +1,8 @@
 """Room for loads: the cache, the runtime's loading slots, and who waits for either.
 
 A load gets its room first and its slot second. Live requests go before transitions, and those
-before loads that only fill free room.
+before loads that only fill free room: whoever is short of room has it before all who come after him
+in that order.
 """
 
 import itertools
@@ -15,8 +16,10 @@ from mesh.core.ids import ModelId
 from mesh.runtime.port import Runtime, RuntimeInfo
 
 DEFAULT_SIZE_BYTES = 1_000_000
-RANK = {Purpose.USE: 0, Purpose.TARGET: 1, Purpose.FILL: 2}
-ROOM = "room"
+# Who goes first.
+PURPOSES = (Purpose.USE, Purpose.TARGET, Purpose.FILL)
+RANK = {purpose: rank for rank, purpose in enumerate(PURPOSES)}
+WAKING = tuple(purpose.value for purpose in PURPOSES)
 
 
 class Room:
@@ -32,6 +35,7 @@ class Room:
         self._evict = evict
         self._clock = clock
         self._signals = Signals()
+        self._short: set[Copy] = set()
         self._line: dict[Copy, int] = {}
         self._tickets = itertools.count()
 
@@ -47,7 +51,7 @@ class Room:
 
     def changed(self) -> None:
         """Something left, was unpinned, or gave up its slot: those who wait look again."""
-        self._signals.notify((ROOM,))
+        self._signals.notify(WAKING)
 
     async def find(self, copy: Copy) -> None:
         """Gives `copy` its entry, pinned once for the load itself, when there is room and a slot.
@@ -55,8 +59,7 @@ class Room:
         Raises ModelLoadFailed where there can be no room, NotWanted where the copy may not evict.
         """
         size_bytes = await self._estimate(copy)
-        while (entry := self._ask(copy, size_bytes)) is None:
-            await self._signals.wait(ROOM)
+        entry = await self._wait_for_entry(copy, size_bytes)
         entry.pins += 1
         copy.hold(entry)
         try:
@@ -67,10 +70,26 @@ class Room:
             self.changed()
             raise
 
+    async def _wait_for_entry(self, copy: Copy, size_bytes: int) -> Entry:
+        try:
+            while (entry := self._ask(copy, size_bytes)) is None:
+                await self._wait(copy)
+            return entry
+        finally:
+            if copy in self._short:
+                self._short.discard(copy)
+                self.changed()
+
+    async def _wait(self, copy: Copy) -> None:
+        await self._signals.wait(copy.purpose.value)
+
     def _ask(self, copy: Copy, size_bytes: int) -> Entry | None:
         if self.info is None:
             return None
         may_evict = copy.purpose is not Purpose.FILL
+        if self._is_behind(copy):
+            self._turn_away(copy, "requests wait for room")
+            return None
         while True:
             answer = self.cache.ask(
                 copy.id,
@@ -88,19 +107,27 @@ class Room:
                 case TooLarge(reason=reason):
                     raise ModelLoadFailed(reason, model=copy.id)
                 case Full(reason=reason):
-                    if not may_evict:
-                        raise NotWanted(reason)
+                    self._turn_away(copy, reason)
                     return None
+
+    def _turn_away(self, copy: Copy, reason: str) -> None:
+        if copy.purpose is Purpose.FILL:
+            raise NotWanted(reason)
+        self._short.add(copy)
+
+    def _is_behind(self, copy: Copy) -> bool:
+        """Whether somebody who goes first has too little room."""
+        rank = RANK[copy.purpose]
+        return rank > 0 and any(RANK[other.purpose] < rank for other in self._short)
 
     async def _estimate(self, copy: Copy) -> int:
         while True:
             while self.info is None:
-                await self._signals.wait(ROOM)
+                await self._wait(copy)
             try:
                 predicted = await self._runtime.predict_size_bytes(copy.model)
             except Unavailable:
-                await self._signals.wait(ROOM)
-                continue
+                predicted = 0  # if it is gone, that is seen elsewhere
             if self.info is not None:
                 return predicted or self.info.default_size_bytes or DEFAULT_SIZE_BYTES
 
@@ -108,7 +135,7 @@ class Room:
         self._line[copy] = next(self._tickets)
         try:
             while not self._is_next(copy):
-                await self._signals.wait(ROOM)
+                await self._wait(copy)
         finally:
             del self._line[copy]
 

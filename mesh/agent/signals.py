@@ -9,21 +9,21 @@ from collections.abc import Iterable
 
 
 class Signals:
-    """Who waits for which name."""
+    """Who waits for which name. They are woken name by name, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
 
     async def wait(self, name: str) -> None:
         """Returns at the next notify of this name."""
         future = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(name, set()).add(future)
+        self._waiting.setdefault(name, {})[future] = None
         try:
             await future
         finally:
             waiting = self._waiting.get(name)
             if waiting is not None:
-                waiting.discard(future)
+                waiting.pop(future, None)
                 if not waiting:
                     del self._waiting[name]
 

@@ -4,11 +4,14 @@
 so that a call too many does nothing.
 """
 
+import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from mesh.agent.copy import Purpose
 from mesh.agent.predictors import advance
+from mesh.core.errors import Unavailable
 from mesh.core.ids import ModelId, PredictorName
 from mesh.core.placement import Load, Question, decide
 from mesh.core.records import CopyState, Predictor
@@ -16,6 +19,10 @@ from mesh.core.transition import ModelLoaded
 from mesh.core.view import View
 from mesh.ops.tasks import Tasks
 from mesh.registry.port import Registry
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
 
 
 class Loader(Protocol):
@@ -88,7 +95,17 @@ class Transitions:
             self._tasks.spawn(self._write(name, model), f"transition {name}")
 
     async def _write(self, name: PredictorName, model: ModelId) -> None:
+        """Tells the store, again and again while it is away and the model is Loaded."""
         try:
-            await advance(self._registry, name, ModelLoaded(model), self._now)
+            while self._is_loaded(model) and not await self._is_written(name, model):
+                await asyncio.sleep(RETRY_S)
         finally:
             self._reporting.discard((name, model))
+
+    async def _is_written(self, name: PredictorName, model: ModelId) -> bool:
+        try:
+            await advance(self._registry, name, ModelLoaded(model), self._now)
+        except Unavailable as error:
+            log.warning("transition not written", extra={"cause": str(error)})
+            return False
+        return True
