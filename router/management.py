@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from mesh.wire.manifests import parse_predictor
 
 from mesh.agent.engine import Node
 from mesh.agent.predictors import Outcome, advance
@@ -21,9 +20,11 @@ from mesh.core.transition import Applied, Event, Removed, Retry
 from mesh.ops.clock import wall_s
 from mesh.registry.port import Registry
 from mesh.wire import resources
+from mesh.wire.manifests import parse_predictor
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
-from router.server import Context, refuse, server_options
+from router.refusal import Context, refuse
+from router.server import ServerLimits, server_options
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 Result = pb.ApplyResponse.Result
@@ -120,7 +121,9 @@ class ManagementServer:
     """The management service on one address, for administrators alone."""
 
     def __init__(self, management: Management) -> None:
-        self._server = grpc.aio.server(options=server_options(MAX_MANIFEST_BYTES))
+        self._server = grpc.aio.server(
+            options=server_options(ServerLimits(message_bytes=MAX_MANIFEST_BYTES))
+        )
         pb_grpc.add_ManagementServicer_to_server(management, self._server)
 
     async def start(self, address: str) -> int:

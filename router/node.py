@@ -16,7 +16,7 @@ from router.forward import Forwarder
 from router.management import Management, ManagementServer
 from router.port import Mesh
 from router.route import Router
-from router.server import MAX_MESSAGE_BYTES, PublicServer
+from router.server import PublicServer, ServerLimits
 from router.stream import Streams
 from router.waiting import Limits, WaitingRoom
 
@@ -32,9 +32,9 @@ class Doors:
 
     public: str = "0.0.0.0:8033"
     management: str = "127.0.0.1:8034"
-    max_message_bytes: int = MAX_MESSAGE_BYTES
+    server: ServerLimits = field(default_factory=ServerLimits)
     grace_s: float = 30.0
-    limits: Limits = field(default_factory=Limits)
+    waiting: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ async def running_node(
     Raises RuntimeError where an address is taken.
     """
     node = Node(identity, registry, runtime)
-    waiting = WaitingRoom(node.resolve, doors.limits)
+    waiting = WaitingRoom(node.resolve, doors.waiting)
     forwarder = Forwarder()
     mesh = Mesh(node.routes, node.resolve, node.recheck, node.is_model_ready, lambda: node.is_ready)
     router = Router(mesh, waiting, forwarder)
     streams = Streams(router, forwarder)
-    public = PublicServer(router, streams, mesh, max_message_bytes=doors.max_message_bytes)
+    public = PublicServer(router, streams, mesh, doors.server)
     management = Management(node, registry, Endpoints(_endpoint(doors.public)))
     internal = ManagementServer(management)
     async with asyncio.TaskGroup() as group:

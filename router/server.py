@@ -1,7 +1,7 @@
-"""The door: the public gRPC server. Errors become a status here, and nowhere else."""
+"""The door: the public gRPC server."""
 
-import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
@@ -12,30 +12,40 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mesh.core.errors import MeshError
 from mesh.ops.clock import monotonic_s
-from mesh.wire import status_codes
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from router.about import NAME, VERSION
 from router.port import Mesh
 from router.reflection import Symbols
+from router.refusal import Context, pass_error, refuse
 from router.route import Router
 from router.stream import Client, Streams
 
-log = logging.getLogger(__name__)
-
 SERVICE = kfs.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # Methods that a model answers, and what the field is called that names it.
 ROUTED = {"ModelInfer": "model_name", "ModelMetadata": "name"}
 STREAMED = {"ModelStreamInfer": "model_name"}
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-def server_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
-    """`max_message_bytes` bounds what a client may send; answers are what models make them."""
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What clients may ask of a server; answers are as large as models make them.
+
+    `message_bytes`: one message; `metadata_bytes`: all headers of a call; `connections`: at once,
+    further ones are closed; `calls_per_connection`: at once, further ones wait at the client.
+    """
+
+    message_bytes: int = 16 * 1024 * 1024
+    metadata_bytes: int = 16 * 1024
+    connections: int = 10_000
+    calls_per_connection: int = 1_000
+
+
+def server_options(limits: ServerLimits) -> tuple[tuple[str, int], ...]:
+    """The options of a gRPC server within these limits."""
     return (
-        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),
         # Clients may ask every second whether we live, also between calls.
@@ -43,6 +53,10 @@ def server_options(max_message_bytes: int) -> tuple[tuple[str, int], ...]:
         ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
         ("grpc.http2.max_ping_strikes", 0),
+        ("grpc.max_metadata_size", limits.metadata_bytes),
+        ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
+        ("grpc.max_concurrent_streams", limits.calls_per_connection),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
     )
 
 
@@ -83,7 +97,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the s
             except MeshError as error:
                 await refuse(error, context)
             except grpc.aio.AioRpcError as error:
-                await _pass_error(error, context)
+                await pass_error(error, context)
             finally:
                 self._in_flight -= 1
             if reply.initial:
@@ -111,7 +125,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the s
             except MeshError as error:
                 await refuse(error, context)
             except grpc.aio.AioRpcError as error:
-                await _pass_error(error, context)
+                await pass_error(error, context)
             finally:
                 self._in_flight -= 1
             if trailing:
@@ -149,18 +163,6 @@ def _deadline_s(context: Context) -> float | None:
     return None if left_s is None else monotonic_s() + left_s
 
 
-async def refuse(error: MeshError, context: Context) -> None:
-    """Ends a call by the status of an error, with its ErrorInfo."""
-    trailing: Any = status_codes.details(error)
-    await context.abort(status_codes.code(error), error.message, trailing)
-
-
-async def _pass_error(error: grpc.aio.AioRpcError, context: Context) -> None:
-    """Ends a call as the upstream ended it: code, message and trailing metadata."""
-    trailing: Any = tuple(error.trailing_metadata() or ())
-    await context.abort(error.code(), error.details() or "", trailing)
-
-
 class PublicServer:
     """Inference, health and reflection on one address."""
 
@@ -169,11 +171,10 @@ class PublicServer:
         router: Router,
         streams: Streams,
         mesh: Mesh,
-        *,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        limits: ServerLimits,
     ) -> None:
         self.door = Door(router, streams, mesh)
-        self._server = grpc.aio.server(options=server_options(max_message_bytes))
+        self._server = grpc.aio.server(options=server_options(limits))
         self._server.add_generic_rpc_handlers((self.door,))
         self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

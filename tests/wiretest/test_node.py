@@ -277,7 +277,7 @@ async def test_deleted_predictor_is_gone_at_once():
 
 async def test_too_many_waiting_are_refused():
     runtime = FakeRuntime(gates={"a": asyncio.Event()})
-    async with world(runtime, limits=Limits(per_model=2)) as w:
+    async with world(runtime, waiting=Limits(per_model=2)) as w:
         await w.apply("p")
         asked = [begin(w.ask("p", str(n))) for n in range(3)]
         (refused,), waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
