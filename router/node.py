@@ -14,6 +14,7 @@ from mesh.runtime.port import Runtime
 from mesh.wire.resources import Endpoints
 from router.forward import Forwarder
 from router.management import Management, ManagementServer
+from router.operations import OperationsServer
 from router.port import Mesh
 from router.route import Router
 from router.server import PublicServer, ServerLimits
@@ -32,6 +33,7 @@ class Doors:
 
     public: str = "0.0.0.0:8033"
     management: str = "127.0.0.1:8034"
+    operations: str = "127.0.0.1:2112"
     server: ServerLimits = field(default_factory=ServerLimits)
     grace_s: float = 30.0
     waiting: Limits = field(default_factory=Limits)
@@ -39,12 +41,13 @@ class Doors:
 
 @dataclass(frozen=True, slots=True)
 class RunningNode:
-    """A node that listens: `port` and `management_port` are those that it got."""
+    """A node that listens, on the ports that it got."""
 
     node: Node
     management: Management
     port: int
     management_port: int
+    operations_port: int
 
 
 @asynccontextmanager
@@ -53,7 +56,7 @@ async def running_node(
 ) -> AsyncIterator[RunningNode]:
     """A node for as long as the context lasts; leaving it drains and stops it.
 
-    Raises RuntimeError where an address is taken.
+    Raises RuntimeError or OSError where an address is taken.
     """
     node = Node(identity, registry, runtime)
     waiting = WaitingRoom(node.resolve, doors.waiting)
@@ -64,6 +67,7 @@ async def running_node(
     public = PublicServer(router, streams, mesh, doors.server)
     management = Management(node, registry, Endpoints(_endpoint(doors.public)))
     internal = ManagementServer(management)
+    operations = OperationsServer(lambda: why_not_ready(node))
     async with asyncio.TaskGroup() as group:
         background = [
             group.create_task(node.run()),
@@ -71,18 +75,27 @@ async def running_node(
         ]
         try:
             await node.follower.wait_synced()
+            operations_port = await operations.start(doors.operations)
             management_port = await internal.start(doors.management)
             port = await public.start(doors.public)
-            yield RunningNode(node, management, port, management_port)
+            yield RunningNode(node, management, port, management_port, operations_port)
         finally:
             node.drain()
             await _let_finish(public, doors.grace_s)
             await internal.stop()
+            await operations.stop()
             for task in background:
                 task.cancel()
             await streams.close()
             await waiting.close()
             await forwarder.close()
+
+
+def why_not_ready(node: Node) -> str:
+    """Why the node would not serve a new request, in words; empty where it would."""
+    if node.is_ready:
+        return ""
+    return "the node is draining" if node.is_draining else "the runtime is not ready"
 
 
 async def _tell_health(node: Node, public: PublicServer) -> None:

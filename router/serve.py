@@ -128,7 +128,7 @@ async def _node(
     try:
         async with running_node(identity, registry, runtime, settings.doors) as running:
             yield running
-    except* RuntimeError as errors:
+    except* (RuntimeError, OSError) as errors:
         raise StartFailed(str(errors.exceptions[0])) from errors
     finally:
         await registry.close()

@@ -68,6 +68,12 @@ def serve_options(command: Command) -> Command:
             help="Where apply, get, delete and watch are; keep it on loopback.",
         ),
         click.option(
+            "--operations",
+            default="127.0.0.1:2112",
+            show_default=True,
+            help="Where /livez and /readyz are.",
+        ),
+        click.option(
             "--log-format",
             type=click.Choice([form.value for form in logs.LogFormat]),
             default="text",
@@ -121,7 +127,7 @@ async def _serve(
         runtime_bin=told["runtime_bin"],
         storage_config=storage_config,
         state=told["state"],
-        doors=Doors(public=told["listen"], management=told["management"]),
+        doors=Doors(told["listen"], told["management"], told["operations"]),
         predictors=[document for path in told["predictors"] for document in _documents(path)],
     )
     await serve(settings, on_start)

@@ -46,6 +46,7 @@ class Stand:
     proxy: GatedProxy
     port: int
     management_port: int
+    operations_port: int
     arguments: tuple[str, ...]
     process: subprocess.Popen[bytes] | None = None
 
@@ -216,7 +217,7 @@ def standing(
 ) -> Iterator[Stand]:
     """A running stand; `room_bytes` is the memory that its runtime has for models."""
     bucket = s3.bucket()
-    port, management_port = free_ports(2)
+    port, management_port, operations_port = free_ports(3)
     with s3.proxy() as proxy:
         s3.write_key(folder / "keys", STORAGE_KEY, bucket, endpoint_url=proxy.endpoint_url)
         arguments = (
@@ -226,8 +227,9 @@ def standing(
             *("--storage-config", str(folder / "keys")),
             *("--listen", f"127.0.0.1:{port}"),
             *("--management", f"127.0.0.1:{management_port}"),
+            *("--operations", f"127.0.0.1:{operations_port}"),
         )
-        stand = Stand(folder, bucket, s3, proxy, port, management_port, arguments)
+        stand = Stand(folder, bucket, s3, proxy, port, management_port, operations_port, arguments)
         stand.start()
         try:
             yield stand

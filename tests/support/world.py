@@ -97,7 +97,12 @@ async def world(
 ) -> AsyncIterator[World]:
     runtime = runtime or FakeRuntime()
     identity = identity or Identity(NodeId("n1"), RUNTIME)
-    addresses = {"public": "127.0.0.1:0", "management": "127.0.0.1:0", "grace_s": 5.0}
+    addresses = {
+        "public": "127.0.0.1:0",
+        "management": "127.0.0.1:0",
+        "operations": "127.0.0.1:0",
+        "grace_s": 5.0,
+    }
     async with (
         data_plane(runtime) as plane,
         running_node(identity, MemoryRegistry(), runtime, Doors(**(addresses | doors))) as running,
