@@ -131,11 +131,12 @@ def test_bad_requests_have_the_codes_of_the_table(stand: Stand):
 
 def test_a_changed_storage_key_is_picked_up_and_the_load_that_waited_tried_again(stand: Stand):
     good = (stand.folder / "keys/wml-serving-example-models").read_text()
-    (stand.folder / "keys/late").write_text(good.replace("access_key_id", "access_key_idd"))
     stand.apply("p", PATH, secretKey="late")
     stand.reaches("p", "false Failed  UpToDate")
+    assert "storage key changed" not in stand.log()
     (stand.folder / "keys/late").write_text(good)
-    stand.until(lambda: stand.row("p") == "true Loaded  UpToDate", "loaded", deadline_s=4.0)
+    stand.until(lambda: "storage key changed" in stand.log(), "it is noticed", deadline_s=2.0)
+    stand.reaches("p", "true Loaded  UpToDate")
 
 
 def test_predictors_survive_a_restart(stand: Stand):
