@@ -4,6 +4,7 @@ Every call has a time limit but `watch`. Errors become a `Failure` in kubectl's 
 """
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,9 +16,8 @@ from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 from mesh.wire.status_codes import DETAILS_KEY
 from router.cli.failures import Failure, not_found
+from router.cli.names import DEFAULT_SERVER
 
-DEFAULT_SERVER = "127.0.0.1:8034"
-SERVER_ENV = "WML_SERVING_SERVER"
 CALL_LIMIT_S = 60.0
 CHANNEL_OPTIONS = (
     # A list may be long, and a proxy of the shell's is not meant for this.
@@ -118,9 +118,17 @@ class Management:
 
 @contextmanager
 def connected(server: str) -> Iterator[Management]:
-    """The management side of `server`; nothing is sent before the first call."""
-    with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
-        yield Management(channel, server)
+    """The management side of `server`; nothing is sent before the first call.
+
+    Meanwhile Ctrl-C ends the process at once: an exception out of the midst of a gRPC call may
+    leave a channel that waits for ever when it is closed, and there is nothing here to clean up.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
+            yield Management(channel, server)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _is_answer(error: Any) -> bool:

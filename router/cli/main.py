@@ -5,14 +5,12 @@ A command's module is imported when it is called: `get` does not wait for what `
 
 import importlib
 import sys
-from typing import Any
 
 import click
 
 from router.about import VERSION
-from router.cli.connection import DEFAULT_SERVER, SERVER_ENV
+from router.cli.names import DEFAULT_SERVER, SERVER_ENV
 
-INTERRUPTED = 130
 # command: its module and the function in it. In the order of the help.
 COMMANDS = {
     "quickstart": "router.cli.serve:quickstart_command",
@@ -26,13 +24,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is asked for, and leaves quietly on Ctrl-C."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
+    """A group that imports a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

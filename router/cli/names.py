@@ -1,9 +1,15 @@
-"""How Predictors are named on the command line: `predictors`, `predictor x`, `predictor/x`."""
+"""How servers and Predictors are named on the command line.
+
+A Predictor is `predictor x` or `predictor/x`, all of them are `predictors`. Imports next to
+nothing: every command needs this.
+"""
 
 from collections.abc import Sequence
 
 import click
 
+DEFAULT_SERVER = "127.0.0.1:8034"
+SERVER_ENV = "WML_SERVING_SERVER"
 KINDS = ("predictor", "predictors", "predictor.wmlserving.ai.ibm.com")
 
 

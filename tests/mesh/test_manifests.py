@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.ids import PredictorName, RuntimeName, StorageKey
@@ -352,6 +352,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(KEYS, VALUES), VALUES)
 def test_any_document_is_a_predictor_or_invalid(fields, spec):
     for candidate in (fields, document(spec), document({**SPEC, **fields}), document(name=spec)):

@@ -1,12 +1,12 @@
 """A management server on loopback over a dict, for those that call one.
 
 Faults come by its arguments: `refusals` answers a name with a status, `changes` is what a watch
-tells after what exists; it then ends, or goes on until the caller leaves.
+tells after what exists; a method in `holds` does not end before the caller leaves.
 """
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class DictManagement(pb_grpc.ManagementServicer):
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
     refusals: Mapping[str, MeshError] = field(default_factory=dict)
     changes: Sequence[pb.WatchEvent] = ()
-    watch_goes_on: bool = False
+    holds: Collection[str] = ()
     calls: list[tuple[str, str]] = field(default_factory=list)
 
     def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.ApplyResponse:
@@ -51,6 +51,7 @@ class DictManagement(pb_grpc.ManagementServicer):
 
     def List(self, _request: pb.ListRequest, context: Any) -> pb.ListResponse:
         self._called("List", "", context)
+        self._hold("List", context)
         return pb.ListResponse(json=[json.dumps(item) for item in self.resources.values()])
 
     def Delete(self, request: pb.DeleteRequest, context: Any) -> pb.DeleteResponse:
@@ -63,15 +64,17 @@ class DictManagement(pb_grpc.ManagementServicer):
         self._called("Watch", request.name, context)
         existing = [pb.WatchEvent(name=n, json=json.dumps(r)) for n, r in self.resources.items()]
         yield from (e for e in [*existing, *self.changes] if request.name in ("", e.name))
-        if self.watch_goes_on:
-            left = threading.Event()
-            if context.add_callback(left.set):
-                left.wait()
+        self._hold("Watch", context)
 
     def _called(self, method: str, name: str, context: Any) -> None:
         self.calls.append((method, name))
         if name in self.refusals:
             _refuse(self.refusals[name], context)
+
+    def _hold(self, method: str, context: Any) -> None:
+        left = threading.Event()
+        if method in self.holds and context.add_callback(left.set):
+            left.wait()
 
     def _existing(self, name: str, context: Any) -> dict[str, Any]:
         if name not in self.resources:
