@@ -6,13 +6,14 @@ PYTHON ?= python3
 UV := .run/uv/bin/uv
 VENV := .venv
 MLSERVER := .run/venvs/mlserver
+BENCH := .run/venvs/bench
 BIN := $(VENV)/bin
 PB := mesh/wire/pb
 
 # Where `make run` keeps what survives a restart.
 STATE ?= .run/state
 
-.PHONY: help setup run test lint proto proto-check lock clean
+.PHONY: help setup run test bench lint proto proto-check lock clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -46,6 +47,15 @@ lint: $(VENV)/.done proto-check  ## Run the linters, the type check and the impo
 
 test: setup lint  ## Set up, lint, and run every test.
 	$(BIN)/pytest --cov=mesh --cov=router --cov-branch --cov-report=term:skip-covered
+
+$(BENCH)/.done: $(UV) tests/bench/requirements.txt
+	test -x $(BENCH)/bin/python || $(UV) venv --quiet --python '>=3.11,<3.14' $(BENCH)
+	$(UV) pip sync --quiet --python $(BENCH)/bin/python tests/bench/requirements.txt
+	touch $@
+
+# QUICK=1: less than a minute, and rougher.
+bench: $(VENV)/.done $(BENCH)/.done  ## Measure against direct calls, Envoy and a bare proxy: build/bench.json.
+	$(BIN)/python -m tests.bench $(if $(QUICK),--quick)
 
 proto: $(VENV)/.done  ## Generate mesh/wire/pb from proto/.
 	$(BIN)/python -m tests.support.protogen $(PB)
