@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 
 from mesh.adapters.events import Events
@@ -18,6 +20,7 @@ from mesh.ops.clock import monotonic_s
 from mesh.ops.settings import AdapterSettings, InvalidSettings
 from mesh.ops.tasks import Tasks
 from mesh.storage.keys import StorageKeys
+from mesh.storage.outage import Outages
 from mesh.storage.pull import Puller
 
 LOOPBACK = "127.0.0.1"
@@ -39,6 +42,18 @@ def mlserver(settings: AdapterSettings) -> tuple[str, ModelServer]:
 
 # By the server type of a ServingRuntime, and the argument of `wml-serving adapter`.
 SERVERS: Mapping[str, Callable[[AdapterSettings], tuple[str, ModelServer]]] = {"mlserver": mlserver}
+
+
+def run_program(settings: AdapterSettings, server_type: str = "mlserver") -> None:
+    """`run` as all that this process does: it ends here. Raises what `run` raises.
+
+    Python would wait for its threads, and those of a stopped pull may be stuck in a read until the
+    store's time limit. They own nothing any more: what they wrote is deleted.
+    """
+    asyncio.run(run(settings, server_type))
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 async def run(settings: AdapterSettings, server_type: str = "mlserver") -> None:
@@ -65,7 +80,8 @@ async def serve_adapter(
     name, server = SERVERS[server_type](settings)
     keys = StorageKeys(settings.storage_config_dir)
     try:
-        await serve_models(settings, stop, name, server, Puller(keys), keys)
+        files = Outages(Puller(keys), keys)
+        await serve_models(settings, stop, name, server, files, files)
     finally:
         await server.close()
 

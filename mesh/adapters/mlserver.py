@@ -183,4 +183,6 @@ def _load_error(error: grpc.aio.AioRpcError) -> LoadFailed | ServerGone:
     if error.code() is grpc.StatusCode.NOT_FOUND:
         cause = "it does not accept its model-settings.json; is its implementation installed there?"
         return LoadFailed(NAME, cause)
-    return LoadFailed(NAME, error.details() or "it gave no reason, its log may say more")
+    # Often a bare number or key out of a library: no sentence for the one who made the Predictor.
+    hint = "(the file may be damaged or of another type; MLServer's log says more)"
+    return LoadFailed(NAME, f"{error.details() or 'it gave no reason'} {hint}")

@@ -149,7 +149,7 @@ async def test_broken_model_says_why_and_leaves_nothing(rig: Rig, client: Adapte
     code, text = await failure(client.load("m", "broken"))
     assert code is Code.INTERNAL
     assert text.startswith("MLServer could not load the model: ")
-    assert len(text) > len("MLServer could not load the model: ")
+    assert "damaged or of another type" in text
     assert rig.process.states() == {}
     assert rig.left() == set()
     await client.load("m", "svm")
@@ -162,6 +162,17 @@ async def test_implementation_that_is_not_installed_says_so(
     code, text = await failure(client.load("m", "svm", model_type={"name": "xgboost"}))
     assert code is Code.INTERNAL
     assert "xgboost" in text
+    assert rig.left() == set()
+
+
+async def test_settings_that_mlserver_does_not_take_are_named(
+    rig: Rig, client: AdapterClient
+) -> None:
+    settings = b'{"max_batch_size": "many"}'
+    rig.puller.files["odd"] = {"model-settings.json": settings, "model.joblib": b""}
+    code, text = await failure(client.load("m", "odd"))
+    assert code is Code.INTERNAL
+    assert "does not accept its model-settings.json" in text
     assert rig.left() == set()
 
 

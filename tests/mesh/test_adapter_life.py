@@ -131,6 +131,14 @@ async def test_adapter_that_comes_back_to_another_node_clears_all(
         assert parts.left() == set()
 
 
+async def test_node_that_does_not_say_who_it_is_never_keeps_anything(parts: Parts) -> None:
+    for _ in range(2):
+        async with parts.life() as client:
+            await client.ready(None)
+            assert parts.server.held == set()
+            await client.load("m")
+
+
 async def test_adapter_that_was_killed_clears_what_was_half_done(parts: Parts) -> None:
     """The disk and the server as a kill -9 leaves them, and what others left."""
     parts.root.mkdir()
@@ -142,7 +150,7 @@ async def test_adapter_that_was_killed_clears_what_was_half_done(parts: Parts) -
         (parts.root / name).mkdir()
     (parts.root / "_loaded/gone.json").write_text('{"size_bytes": 1}')
     (parts.root / "_loaded/damaged.json").write_text('{"size_')
-    parts.server.held |= {"loading", "../unsafe"}
+    parts.server.held |= {"loading", "../../unsafe"}
     (parts.root.parent / "unsafe").mkdir()
     async with parts.life() as client:
         await client.ready()
@@ -184,6 +192,17 @@ async def test_server_that_dies_fails_the_loads_under_way(parts: Parts) -> None:
         assert events[-1].WhichOneof("event") == "runtime_lost"
         parts.server.is_up = True
         await client.ready()
+        assert parts.left() == set()
+
+
+async def test_server_that_dies_stops_the_pulls_under_way(parts: Parts) -> None:
+    parts.puller.gates["p"] = asyncio.Event()
+    async with parts.life() as client:
+        await client.ready()
+        call = client.load("m", "p")
+        await parts.puller.at_gate.wait()
+        parts.server.die()
+        assert (await failure(call))[0] is Code.UNAVAILABLE
         assert parts.left() == set()
 
 

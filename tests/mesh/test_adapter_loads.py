@@ -127,6 +127,17 @@ async def test_load_cancelled_while_loading_leaves_nothing_once_unload_returns(
     assert parts.left() == set()
 
 
+async def test_load_whose_last_caller_left_stops_by_itself(
+    parts: Parts, client: AdapterClient
+) -> None:
+    parts.puller.gates["p"] = asyncio.Event()
+    calls = [client.load("m", "p") for _ in range(3)]
+    await parts.puller.at_gate.wait()
+    for call in calls:
+        call.cancel()
+    await eventually(lambda: _is(parts.puller.under_way == 0 and not parts.left()))
+
+
 async def test_load_cancelled_in_the_queue_never_begins(parts: Parts) -> None:
     parts.puller.gates["p"] = asyncio.Event()
     async with parts.life(loading_concurrency=1) as client:
