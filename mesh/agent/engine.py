@@ -190,8 +190,7 @@ class Node:
     def adapter_lost(self) -> None:
         self._holdings.room.close()
         for copy in self._holdings:
-            if isinstance(copy.state, life.Loading):
-                copy.send(life.RuntimeLost())
+            copy.send(life.AdapterLost())
 
     def runtime_failing(self) -> None:
         """Whoever waits for the runtime is told that it does not come."""

@@ -97,7 +97,9 @@ class Transitions:
     async def _write(self, name: PredictorName, model: ModelId) -> None:
         """Tells the store, again and again while it is away and the model is Loaded."""
         try:
-            while self._is_loaded(model) and not await self._is_written(name, model):
+            while self._is_loaded(model):
+                if await self._is_written(name, model):
+                    break
                 await asyncio.sleep(RETRY_S)
         finally:
             self._reporting.discard((name, model))

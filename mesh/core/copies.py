@@ -122,6 +122,11 @@ class RuntimeLost:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterLost:
+    """What is loaded still serves; a load that was under way has to begin again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Forgiven:
     """A failure was forgotten: it expired, or what caused it changed."""
 
@@ -135,6 +140,7 @@ Event = (
     | UnloadDone
     | UnloadFailed
     | RuntimeLost
+    | AdapterLost
     | Forgiven
 )
 
@@ -263,7 +269,9 @@ def _unload_again(
     return replace(state, attempts=state.attempts + 1), (AskUnload(delay_s),)
 
 
-def _wait_again(state: Loading, event: RuntimeLost, now: float) -> tuple[State, tuple[Effect, ...]]:
+def _wait_again(
+    state: Loading | Unloading, event: RuntimeLost | AdapterLost, now: float
+) -> tuple[State, tuple[Effect, ...]]:
     return Queued(now), (Stop(), AskRoom())
 
 
@@ -277,8 +285,14 @@ def _vanish_in_unload(
     state: Unloading, event: RuntimeLost, now: float
 ) -> tuple[State, tuple[Effect, ...]]:
     if state.is_cut_off:
-        return Queued(now), (Stop(), AskRoom())
+        return _wait_again(state, event, now)
     return (Failed(now, state.failure) if state.failure else Gone(now)), (Stop(),)
+
+
+def _wait_again_if_cut_off(
+    state: Unloading, event: AdapterLost, now: float
+) -> tuple[State, tuple[Effect, ...]]:
+    return _wait_again(state, event, now) if state.is_cut_off else (state, ())
 
 
 def _forget(_: Failed, event: Leave | Forgiven, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -293,6 +307,7 @@ MOVES: Mapping[tuple[type, type], Move] = {
     (Loading, LoadFailed): _fail,  # Failed, or Unloading on the way there
     (Loading, Leave): _abort,  # Unloading
     (Loading, RuntimeLost): _wait_again,  # Queued
+    (Loading, AdapterLost): _wait_again,  # Queued
     (Loaded, Leave): _drain,  # Draining
     (Loaded, RuntimeLost): _vanish,  # Gone
     (Draining, Drained): _unload,  # Unloading
@@ -301,6 +316,7 @@ MOVES: Mapping[tuple[type, type], Move] = {
     (Unloading, UnloadFailed): _unload_again,  # Unloading
     (Unloading, Leave): _drop_failure,  # Unloading
     (Unloading, RuntimeLost): _vanish_in_unload,  # Gone, Failed or Queued
+    (Unloading, AdapterLost): _wait_again_if_cut_off,  # Unloading or Queued
     (Failed, Leave): _forget,  # Gone
     (Failed, Forgiven): _forget,  # Gone
 }

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mesh.core import copies
 from mesh.core.copies import (
+    AdapterLost,
     AskLoad,
     AskRoom,
     AskUnload,
@@ -55,6 +56,7 @@ EVENTS = [
     UnloadDone(),
     UnloadFailed(),
     RuntimeLost(),
+    AdapterLost(),
     Forgiven(),
 ]
 # What must be done, by the task that is under way for it.
@@ -78,7 +80,7 @@ def legal(state, event):  # noqa: C901 - it is a table
             return Unloading(NOW, 5, reason, is_cut_off=is_cut_off), (AskUnload(0.0),)
         case Loading(), Leave():
             return Unloading(NOW, 5), (Stop(), AskUnload(0.0))
-        case Loading(), RuntimeLost():
+        case Loading(), (RuntimeLost() | AdapterLost()):
             return Queued(NOW), (Stop(), AskRoom())
         case Loaded(), Leave():
             return Draining(NOW, 6), (AwaitDrain(),)
@@ -97,7 +99,7 @@ def legal(state, event):  # noqa: C901 - it is a table
             return Unloading(1.0, 6), ()
         case Unloading(failure=""), RuntimeLost():
             return Gone(NOW), (Stop(),)
-        case Unloading(is_cut_off=True), RuntimeLost():
+        case Unloading(is_cut_off=True), (RuntimeLost() | AdapterLost()):
             return Queued(NOW), (Stop(), AskRoom())
         case Unloading(failure=failure), RuntimeLost():
             return Failed(NOW, failure), (Stop(),)
@@ -252,7 +254,7 @@ class Carrier:
             yield Drained()
 
 
-FROM_OUTSIDE = [Leave(), RuntimeLost(), Forgiven()]
+FROM_OUTSIDE = [Leave(), RuntimeLost(), AdapterLost(), Forgiven()]
 AT_REST = (Loaded, Failed, Gone)
 
 

@@ -245,6 +245,42 @@ async def test_load_that_is_cut_off_by_a_runtime_that_lives_on_is_a_failure():
         assert failure.message == "connection reset"
 
 
+@pytest.mark.parametrize("pause_s", [0.0, 0.1])
+async def test_load_that_a_lost_adapter_cut_off_is_no_failure(pause_s):
+    runtime = FakeRuntime()
+    async with engine(runtime) as e:
+        kept = await e.apply("kept")
+        await e.ask("kept")
+        runtime.cut_off.add("b")
+        runtime.bad_unloads = 1000
+        model = await e.apply("p", "b")
+        await until(lambda: model in runtime.loads)
+        await asyncio.sleep(pause_s)
+        runtime.lose_adapter()
+        await e.settle()
+        assert e.row("p") == "Loading - UpToDate"
+        assert await e.ask("kept") == kept
+        runtime.cut_off.clear()
+        runtime.bad_unloads = 0
+        runtime.come_back()
+        assert await e.ask("p") == model
+        assert runtime.loads == [kept, model, model]
+
+
+async def test_unload_goes_on_when_a_lost_adapter_is_back():
+    runtime = FakeRuntime()
+    async with engine(runtime) as e:
+        model = await e.apply("p")
+        await e.ask("p")
+        runtime.bad_unloads = 5
+        await e.delete("p")
+        runtime.lose_adapter()
+        await e.settle()
+        runtime.come_back()
+        await until(lambda: runtime.unloads == [model])
+        assert e.node.copy(model) is None
+
+
 async def test_runtime_lost_while_it_unloads_has_let_go():
     runtime = FakeRuntime(capacity_bytes=MB, unload_gate=asyncio.Event())
     async with engine(runtime) as e:
@@ -270,6 +306,31 @@ async def test_models_of_a_lost_runtime_are_on_standby_and_load_on_use():
         assert "p" not in e.node.routes
         held.leave()  # a request that was in flight ends late
         runtime.come_back()
+        assert await e.ask("p") == model
+
+
+async def test_copy_that_drains_when_its_runtime_is_lost_is_gone():
+    async with engine() as e:
+        model = await e.apply("p")
+        held = await e.node.resolve("p")
+        await e.delete("p")
+        e.runtime.die()
+        await e.settle()
+        assert e.node.copy(model) is None
+        held.leave()
+        assert e.runtime.unloads == []
+
+
+async def test_runtime_that_is_starting_is_asked_until_it_is_ready():
+    class Starting(FakeRuntime):
+        asked = 0
+
+        async def status(self):
+            self.asked += 1
+            return None if self.asked < 5 else await super().status()
+
+    async with engine(Starting()) as e:
+        model = await e.apply("p")
         assert await e.ask("p") == model
 
 
@@ -495,6 +556,59 @@ async def test_two_loads_that_end_in_one_moment_forget_nobody_who_waits():
         (await first).leave()
         async with asyncio.timeout(10.0):
             assert (await waiting).id == model_of("big", "big").id
+
+
+async def test_predictor_is_seen_before_its_model():
+    async with engine() as e:
+        late = model_of("p")
+        key = records.predictor_key(late.predictor)
+        value = records.encode(predictor("p", active=late.id))
+        await e.registry.commit([Put(key, value)])
+        waiting = e.begin("p")
+        await e.settle()
+        assert not waiting.done()
+        await e.registry.commit([Put(records.model_key(late.id), records.encode(late))])
+        assert (await waiting).id == late.id
+
+
+async def test_target_is_seen_before_its_model():
+    async with engine() as e:
+        active = await e.apply("p")
+        await e.ask("p")
+        await e.settle()
+        late = model_of("p", "b")
+        moved = predictor("p", active=active, target=late.id, served=True)
+        await e.registry.commit([Put(records.predictor_key(late.predictor), records.encode(moved))])
+        await e.settle()
+        assert e.row("p") == "Loaded Loading InProgress"
+        await e.registry.commit([Put(records.model_key(late.id), records.encode(late))])
+        await e.reaches("p", "Loaded - UpToDate")
+        assert await e.ask("p") == late.id
+
+
+async def test_two_writers_of_one_predictor_both_take_effect():
+    async with engine() as e:
+        await e.apply("p")
+        await e.ask("p")
+        async with asyncio.TaskGroup() as group:
+            for path in "bcde":
+                group.create_task(e.apply("p", path))
+        target = e.predictor("p").target
+        await until(lambda: e.predictor("p").active == target)
+        assert e.predictor("p").generation == 5
+        assert await e.ask("p") == target
+        await e.settle()
+        assert len(await e.stored(records.MODELS)) == 1
+
+
+async def test_listeners_hear_of_each_predictor_that_changes():
+    heard: list[frozenset[str]] = []
+    async with engine() as e:
+        e.node.listeners.add(heard.append)
+        await e.apply("p")
+        await e.reaches("p", "Loaded - UpToDate")
+    assert heard
+    assert set().union(*heard) == {"p"}
 
 
 # Draining.
