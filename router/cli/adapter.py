@@ -1,8 +1,5 @@
 """`wml-serving adapter`: the program beside a model server. `serve` and pods start it."""
 
-import asyncio
-import signal
-
 import click
 
 from router.cli.failures import Failure
@@ -18,21 +15,14 @@ def adapter_command(server_type: str) -> None:
     Reads its settings from the environment (ADAPTER_SOCKET, RUNTIME_PORT, ...). People need this
     only to look at it alone: `serve` starts one.
     """
-    asyncio.run(_adapt())
-
-
-async def _adapt() -> None:
     # Imported here, since `--help` and completion need none of it.
-    from mesh.adapters.main import serve_adapter
+    from mesh.adapters.main import run_program
     from mesh.ops import logs
     from mesh.ops.settings import AdapterSettings, InvalidSettings
 
     try:
         settings = AdapterSettings.read()
+        logs.configure(settings.log_format, settings.log_level)
+        run_program(settings, server_type)
     except InvalidSettings as error:
         raise Failure("\n".join(f"error: {problem}" for problem in error.problems)) from error
-    logs.configure(settings.log_format, settings.log_level)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve_adapter(settings, stop)
