@@ -2,7 +2,8 @@
 
 import grpc
 
-from tests.support.stand import Stand
+from tests.support.s3 import running_s3
+from tests.support.stand import STORAGE_KEY, Stand, free_ports
 from tests.support.traffic import Traffic
 
 PATH = "sklearn/mnist-svm.joblib"
@@ -34,3 +35,27 @@ def test_adapter_killed_under_traffic_is_missed_by_no_loaded_model(stand: Stand)
         traffic.run_for(0.5)
     assert traffic.errors == []
     assert stand.loads(stand.infer("p")[0]) == 1
+
+
+def test_object_store_killed_under_traffic_is_missed_by_no_loaded_model(
+    make_stand, mnist, tmp_path
+):
+    (port,) = free_ports(1)
+    stand = make_stand()
+    with running_s3(tmp_path / "s3", port=port) as own:
+        own.put("models", "a", mnist)
+        own.put("models", "b", mnist)
+        own.write_key(stand.folder / "keys", STORAGE_KEY, "models")
+        stand.apply("p", "a")
+        stand.infer("p")
+        with Traffic(stand, "p") as traffic:
+            own.kill()
+            stand.apply("q", "b")
+            stand.reaches("q", "false Failed  UpToDate")
+            assert "cannot be reached" in stand.refusal("q")
+            own.restart()
+            stand.until(lambda: "storage key changed" in stand.log(), "its return is noticed", 2.0)
+            stand.reaches("q", "true Loaded  UpToDate")
+            traffic.run_for(0.2)
+        assert traffic.errors == []
+        assert stand.infer("q")[1] == 8

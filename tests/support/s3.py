@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
+import signal
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from threading import Thread
@@ -45,6 +47,16 @@ class S3Server:
         """Writes an entry into a storage-config folder."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / key).write_text(json.dumps(self.entry(bucket, **changed)))
+
+    def kill(self) -> None:
+        """kill -9 of the process."""
+        assert self.store.pid is not None
+        os.kill(self.store.pid, signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Starts it again after a kill, on the port that it was told to have."""
+        self._run(self.store.stop())
+        self._run(self.store.start())
 
     def proxy(self) -> GatedProxy:
         """A proxy before this store; use it as a context manager, and its endpoint_url."""
