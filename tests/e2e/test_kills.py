@@ -1,9 +1,12 @@
 """kill -9 of each part beside the node, under traffic."""
 
+import random
+import socket
+
 import grpc
 
 from tests.support.s3 import running_s3
-from tests.support.stand import STORAGE_KEY, Stand, free_ports
+from tests.support.stand import STORAGE_KEY, Stand
 from tests.support.traffic import Traffic
 
 PATH = "sklearn/mnist-svm.joblib"
@@ -40,9 +43,8 @@ def test_adapter_killed_under_traffic_is_missed_by_no_loaded_model(stand: Stand)
 def test_object_store_killed_under_traffic_is_missed_by_no_loaded_model(
     make_stand, mnist, tmp_path
 ):
-    (port,) = free_ports(1)
     stand = make_stand()
-    with running_s3(tmp_path / "s3", port=port) as own:
+    with running_s3(tmp_path / "s3", port=_port_for_a_store()) as own:
         own.put("models", "a", mnist)
         own.put("models", "b", mnist)
         own.write_key(stand.folder / "keys", STORAGE_KEY, "models")
@@ -59,3 +61,12 @@ def test_object_store_killed_under_traffic_is_missed_by_no_loaded_model(
             traffic.run_for(0.2)
         assert traffic.errors == []
         assert stand.infer("q")[1] == 8
+
+
+def _port_for_a_store() -> int:
+    """A free port below those that Linux gives to clients, so that it stays free."""
+    for port in random.sample(range(22_000, 30_000), 100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise AssertionError("no free port")
