@@ -60,7 +60,7 @@ class Node:
         self._clock = clock
         self._signals = Signals()
         self._announcer = Announcer(registry)
-        self._holdings = Holdings(identity, runtime, self.view, self._announcer, self._touch, clock)
+        self.holdings = Holdings(identity, runtime, self.view, self._announcer, self._touch, clock)
         self._transitions = Transitions(self.view, registry, self, clock.wall_s)
         self._record = NodeRecord(
             identity.id,
@@ -97,7 +97,7 @@ class Node:
                 group.create_task(self._expire_failures())
         finally:
             await self._transitions.close()
-            await self._holdings.close()
+            await self.holdings.close()
             await self._runtime.close()
 
     def drain(self) -> None:
@@ -112,7 +112,7 @@ class Node:
 
     async def recheck(self, model: ModelId) -> bool:
         """After a NOT_FOUND of the runtime: whether it lost the copy, which is forgotten then."""
-        copy = self._holdings.get(model)
+        copy = self.holdings.get(model)
         if copy is None or not copy.is_loaded:
             return True
         if await self._runtime.has(model):
@@ -135,7 +135,7 @@ class Node:
         return self._clock.monotonic_s()
 
     def copy(self, model: ModelId) -> Copy | None:
-        return self._holdings.get(model)
+        return self.holdings.get(model)
 
     def question(self, model: ModelId) -> Question | None:
         record = self.view.models.get(model)
@@ -148,14 +148,14 @@ class Node:
     ) -> None:
         """Begins a copy where the decision names this node."""
         if decision.node == self._identity.id:
-            self._holdings.start(model, purpose, protected)
+            self.holdings.start(model, purpose, protected)
 
     def want(self, copy: Copy) -> None:
-        self._holdings.want(copy)
+        self.holdings.want(copy)
 
     def forgive(self, model: ModelId) -> None:
         """Forgets that a model failed here, and offers it room once more."""
-        copy = self._holdings.get(model)
+        copy = self.holdings.get(model)
         if copy is not None and isinstance(copy.state, life.Failed):
             self._transitions.forget(model)
             copy.send(life.Forgiven())
@@ -163,7 +163,7 @@ class Node:
     # News of the runtime: see monitor.Listener.
 
     def runtime_ready(self, info: RuntimeInfo) -> None:
-        self._holdings.room.open(info)
+        self.holdings.room.open(info)
         self._set_record(replace(self._record, capacity_bytes=info.capacity_bytes))
         if not self.is_draining:
             self._set_state(NodeState.READY)
@@ -174,36 +174,36 @@ class Node:
         match event:
             case KeyChanged(key=key):
                 log.info("storage key changed", extra={"key": key})
-                for copy in self._holdings:
+                for copy in self.holdings:
                     if copy.model.source.storage_key == key:
                         self.forgive(copy.id)
             case Progress():
                 pass
 
     def runtime_lost(self) -> None:
-        self._holdings.room.close()
-        for copy in self._holdings:
+        self.holdings.room.close()
+        for copy in self.holdings:
             copy.send(life.RuntimeLost())
         if not self.is_draining:
             self._set_state(NodeState.STARTING)
 
     def adapter_lost(self) -> None:
-        self._holdings.room.close()
-        for copy in self._holdings:
+        self.holdings.room.close()
+        for copy in self.holdings:
             copy.send(life.AdapterLost())
 
     def runtime_failing(self) -> None:
         """Whoever waits for the runtime is told that it does not come."""
         if not self.is_draining:
             self._set_state(NodeState.FAILING)
-        for copy in self._holdings:
+        for copy in self.holdings:
             if isinstance(copy.state, life.Queued):
                 copy.send(life.Leave())
 
     async def _expire_failures(self) -> None:
         while True:
             await asyncio.sleep(EXPIRY_TICK_S)
-            for copy in self._holdings:
+            for copy in self.holdings:
                 state = copy.state
                 if isinstance(state, life.Failed) and is_failure_expired(
                     state.since_s, self._clock.wall_s()
@@ -218,7 +218,7 @@ class Node:
             self._reroute(name)  # nobody is sent to a copy that is about to leave
         for model in taken.dropped:
             self._transitions.forget(model)
-            self._holdings.send(model, life.Leave())
+            self.holdings.send(model, life.Leave())
         self._touch(taken.touched)
 
     def _touch(self, names: frozenset[PredictorName]) -> None:
@@ -234,7 +234,7 @@ class Node:
 
     def _reroute(self, name: PredictorName) -> None:
         predictor = self.view.predictors.get(name)
-        copy = None if predictor is None else self._holdings.get(predictor.active)
+        copy = None if predictor is None else self.holdings.get(predictor.active)
         if copy is not None and copy.is_loaded:
             self.routes[name] = (copy,)
         else:
