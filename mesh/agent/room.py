@@ -65,8 +65,9 @@ class Room:
         try:
             await self._wait_for_slot(copy)
         except BaseException:
-            self.cache.drop(copy.id)
-            copy.entry = None
+            if copy.entry is entry:  # else it was taken back, and may be another copy's by now
+                self.cache.drop(copy.id)
+                copy.entry = None
             self.changed()
             raise
 

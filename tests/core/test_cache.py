@@ -54,6 +54,10 @@ def test_room_names_the_least_recently_used_as_victims():
     assert cache.ask(D, 50, now=10.0) == Evict((B, C))
 
 
+def test_room_that_is_one_byte_short_is_not_granted():
+    assert cache_of(a=60).ask(B, 41, now=1.0) == Evict((A,))
+
+
 def test_room_without_the_right_to_evict_is_refused():
     assert cache_of(a=80).ask(B, 30, now=1.0, may_evict=False) == Full("10 bytes short")
 
@@ -115,6 +119,13 @@ def test_resize_past_the_capacity_names_what_must_leave():
     assert cache.excess(C) == (A, B)
     cache.leave(A)
     assert cache.excess(C) == (B,)
+
+
+def test_resize_that_what_leaves_makes_up_for_names_nobody():
+    cache = cache_of(a=30, b=30, c=40)
+    cache.leave(A)
+    cache.resize(C, 60)
+    assert cache.excess(C) == ()
 
 
 def test_resize_within_the_capacity_names_nobody():

@@ -136,6 +136,11 @@ def test_failure_of_the_active_model_is_told_when_the_target_has_none():
     assert status.failure == FailureInfo("ModelLoadFailed", "bad", A.id, "n1", NOW)
 
 
+def test_failure_of_the_target_is_told_before_that_of_the_active_model():
+    status = moving(view_of(of_a(FAILED, reason="old"), of_b(FAILED, reason="new")))
+    assert status.failure == FailureInfo("ModelLoadFailed", "new", B.id, "n2", NOW)
+
+
 def test_last_failure_is_the_latest():
     copies = [of_a(FAILED, "n1", reason="old", since_s=NOW - 9), of_a(FAILED, "n2", reason="new")]
     failure = resting(view_of(*copies)).failure

@@ -14,7 +14,7 @@ from mesh.core.records import CopyRecord, CopyState, NodeRecord, NodeState, Pred
 from mesh.core.status import TransitionStatus
 from mesh.core.view import View
 from mesh.registry.memory import MemoryRegistry
-from mesh.registry.port import Change, Check, Delete, Op, Put
+from mesh.registry.port import Change, Check, Delete, Entry, Op, Put
 from mesh.runtime.port import KeyChanged, Progress
 from mesh.wire import records
 from tests.support.builders import copy, model_of, node, predictor
@@ -586,8 +586,17 @@ async def test_target_is_seen_before_its_model():
         assert await e.ask("p") == late.id
 
 
-async def test_two_writers_of_one_predictor_both_take_effect():
-    async with engine() as e:
+class SlowStore(MemoryRegistry):
+    """Between what is read and what is written on account of it, others come."""
+
+    async def get(self, key: str) -> Entry | None:
+        entry = await super().get(key)
+        await asyncio.sleep(0.01)
+        return entry
+
+
+async def test_writers_of_one_predictor_all_take_effect():
+    async with engine(registry=SlowStore(clock=loop_time_s)) as e:
         await e.apply("p")
         await e.ask("p")
         async with asyncio.TaskGroup() as group:

@@ -298,6 +298,19 @@ async def test_load_that_is_given_up_and_begun_again_keeps_the_new_room():
     assert host.room.cache.used_bytes == 2 * MB
 
 
+async def test_load_that_is_stopped_while_it_waits_for_a_slot_gives_back_its_room():
+    host = await ready_host(max_loading=1)
+    host.ask("first")
+    await settle()
+    waiting = host.ask("waiting")
+    await settle()
+    assert waiting.entry is not None
+    await host.tasks.close()
+    assert waiting.entry is None
+    assert waiting.id not in host.room.cache
+    assert host.room.cache.used_bytes == MB
+
+
 async def test_load_that_is_given_up_while_it_waits_for_room_leaves_nothing():
     host = await ready_host(capacity_bytes=MB)
     first = host.ask("first")
