@@ -19,6 +19,16 @@ MIB = 1024 * 1024
 SOCKET_PATH_BYTES = 107
 
 
+# Our processes fork only to become another program, and gRPC's own log is not in our form.
+GRPC_DEFAULTS = {"GRPC_ENABLE_FORK_SUPPORT": "0", "GRPC_VERBOSITY": "ERROR"}
+
+
+def settle_grpc() -> None:
+    """Sets what gRPC reads from the environment, where nobody else has; before it is imported."""
+    for name, value in GRPC_DEFAULTS.items():
+        os.environ.setdefault(name, value)  # noqa: TID251 - the place
+
+
 class InvalidSettings(Exception):
     """The program cannot start with these settings; `problems` has all of them."""
 
