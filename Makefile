@@ -68,7 +68,8 @@ lock: $(UV)  ## Resolve the requirements anew.
 	  --output-file requirements/dev.lock pyproject.toml
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras \
 	  --constraint requirements/dev.lock --output-file requirements/main.lock pyproject.toml
-	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --output-file requirements/mlserver.lock requirements/mlserver.in
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --override requirements/mlserver-overrides.txt --output-file requirements/mlserver.lock requirements/mlserver.in
 
 clean:  ## Remove what was built and installed here.
 	rm -rf .run .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*
