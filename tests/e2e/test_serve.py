@@ -160,6 +160,8 @@ def test_sigterm_during_a_load_lets_the_request_that_waits_for_it_finish(stand: 
         assert digit(answer.result()) == 8
         assert exit_code.result() == 0
     assert not any(child.is_running() for child in children)
+    left = [path for path in (stand.folder / "state/models").rglob("*pulling*") if path.is_file()]
+    assert left == []
 
 
 def test_the_model_that_the_field_has_used_for_years_answers_eight(stand: Stand):
