@@ -24,7 +24,7 @@ from mesh.wire.manifests import parse_predictor
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 from router.refusal import Context, refuse
-from router.server import ServerLimits, server_options
+from router.server import ServerLimits, listen, server_options
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 Result = pb.ApplyResponse.Result
@@ -127,8 +127,8 @@ class ManagementServer:
         pb_grpc.add_ManagementServicer_to_server(management, self._server)
 
     async def start(self, address: str) -> int:
-        """Listens, and says on which port. Raises RuntimeError where the address is taken."""
-        port = self._server.add_insecure_port(address)
+        """Listens, and says on which port. Raises CannotListen."""
+        port = listen(self._server, address)
         await self._server.start()
         return port
 

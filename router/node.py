@@ -56,7 +56,7 @@ async def running_node(
 ) -> AsyncIterator[RunningNode]:
     """A node for as long as the context lasts; leaving it drains and stops it.
 
-    Raises RuntimeError or OSError where an address is taken.
+    Raises CannotListen.
     """
     node = Node(identity, registry, runtime)
     waiting = WaitingRoom(node.resolve, doors.waiting)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from router.server import CannotListen
+
 
 class OperationsServer:
     """`why_not_ready` says in words what is missing, and nothing where the node is ready."""
@@ -16,10 +18,13 @@ class OperationsServer:
         self._runner = web.AppRunner(application, access_log=None)
 
     async def start(self, address: str) -> int:
-        """Listens, and says on which port. Raises OSError where the address is taken."""
+        """Listens, and says on which port. Raises CannotListen."""
         host, _, port = address.rpartition(":")
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, int(port)).start()
+        try:
+            await web.TCPSite(self._runner, host, int(port)).start()
+        except (OSError, ValueError, OverflowError) as error:
+            raise CannotListen(address, error) from error
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:

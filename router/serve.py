@@ -30,6 +30,7 @@ from mesh.wire.documents import InvalidManifest
 from mesh.wire.manifests import parse_predictor
 from mesh.wire.runtime_manifest import ServingRuntimeManifest
 from router.node import Doors, RunningNode, running_node
+from router.server import CannotListen
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ async def _node(
     try:
         async with running_node(identity, registry, runtime, settings.doors) as running:
             yield running
-    except* (RuntimeError, OSError) as errors:
+    except* CannotListen as errors:
         raise StartFailed(str(errors.exceptions[0])) from errors
     finally:
         await registry.close()

@@ -163,6 +163,21 @@ def _deadline_s(context: Context) -> float | None:
     return None if left_s is None else monotonic_s() + left_s
 
 
+class CannotListen(Exception):
+    """An address is taken, or none of this machine."""
+
+    def __init__(self, address: str, cause: Exception) -> None:
+        super().__init__(f"cannot listen on {address}: is it taken? ({cause})")
+
+
+def listen(server: grpc.aio.Server, address: str) -> int:
+    """Binds a server to an address; the port. Raises CannotListen."""
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise CannotListen(address, error) from error
+
+
 class PublicServer:
     """Inference, health and reflection on one address."""
 
@@ -185,8 +200,8 @@ class PublicServer:
         reflection.enable_server_reflection(names, self._server, symbols)
 
     async def start(self, address: str) -> int:
-        """Listens, and says on which port. Raises RuntimeError where the address is taken."""
-        port = self._server.add_insecure_port(address)
+        """Listens, and says on which port. Raises CannotListen."""
+        port = listen(self._server, address)
         await self._server.start()
         return port
 

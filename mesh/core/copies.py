@@ -5,9 +5,9 @@ Theory. A copy is `Queued` while it waits for room, a free loading slot and a li
 is `Draining` (no new requests, those in flight finish) and then `Unloading` (the runtime is asked
 to let go). It is over in `Gone`. A load that may have left something in the runtime is cleaned up
 by way of `Unloading` before it is `Failed`. A runtime that dies takes everything that it held
-with it; what was waiting or loading waits for it to come back. That a runtime cannot be reached may
-be known first from the load that it cut off, so that such a failure counts only if the runtime
-lives on.
+with it; what was waiting or loading waits for it to come back, a few times. That a runtime cannot
+be reached may be known first from the load that it cut off, so that such a failure counts only if
+the runtime lives on.
 
 An event that does not fit the state is stale and changes nothing: events cross on the way.
 """
@@ -21,13 +21,17 @@ from mesh.core.records import CopyState
 
 @dataclass(frozen=True, slots=True)
 class Queued:
+    """`losses`: how often the runtime was lost while it was loading this model."""
+
     since_s: float
+    losses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
     since_s: float
     size_bytes: int
+    losses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,7 @@ class Unloading:
     failure: str = ""
     attempts: int = 1
     is_cut_off: bool = False
+    losses: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +181,8 @@ Effect = AskRoom | AskLoad | Stop | AwaitDrain | AskUnload
 
 UNLOAD_RETRY_S = 0.2
 UNLOAD_RETRY_MAX_S = 10.0
+# A model that takes the runtime down with it must not do so for ever.
+MAX_LOSSES = 3
 
 Move = Callable[[Any, Any, float], tuple[State, tuple[Effect, ...]]]
 
@@ -217,8 +224,8 @@ def held_bytes(state: State) -> int:
             return 0
 
 
-def _begin(_: Queued, event: RoomGiven, now: float) -> tuple[State, tuple[Effect, ...]]:
-    return Loading(now, event.size_bytes), (AskLoad(),)
+def _begin(state: Queued, event: RoomGiven, now: float) -> tuple[State, tuple[Effect, ...]]:
+    return Loading(now, event.size_bytes, state.losses), (AskLoad(),)
 
 
 def _succeed(state: Loading, event: LoadDone, now: float) -> tuple[State, tuple[Effect, ...]]:
@@ -232,7 +239,9 @@ def _refuse(_: Queued, event: LoadFailed, now: float) -> tuple[State, tuple[Effe
 def _fail(state: Loading, event: LoadFailed, now: float) -> tuple[State, tuple[Effect, ...]]:
     if not event.holds_memory:
         return Failed(now, event.reason), ()
-    failed = Unloading(now, state.size_bytes, event.reason, is_cut_off=event.is_cut_off)
+    failed = Unloading(
+        now, state.size_bytes, event.reason, is_cut_off=event.is_cut_off, losses=state.losses
+    )
     return failed, (AskUnload(0.0),)
 
 
@@ -272,7 +281,11 @@ def _unload_again(
 def _wait_again(
     state: Loading | Unloading, event: RuntimeLost | AdapterLost, now: float
 ) -> tuple[State, tuple[Effect, ...]]:
-    return Queued(now), (Stop(), AskRoom())
+    losses = state.losses + 1
+    if losses >= MAX_LOSSES:
+        reason = f"the runtime was lost {losses} times while it was loading this model"
+        return Failed(now, reason), (Stop(),)
+    return Queued(now, losses), (Stop(), AskRoom())
 
 
 def _vanish(

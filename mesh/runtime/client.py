@@ -152,9 +152,14 @@ class GrpcRuntime:
         await self._data_channel.close(None)
 
     async def _size_bytes(self, model: ModelId) -> int:
-        answer = await self._spi.modelSize(
-            spi.ModelSizeRequest(modelId=model), timeout=CALL_TIMEOUT_S
-        )
+        """0 where the runtime does not say: what was estimated stands then."""
+        try:
+            request = spi.ModelSizeRequest(modelId=model)
+            answer = await self._spi.modelSize(request, timeout=CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return 0
+            raise
         return int(answer.sizeInBytes)
 
     async def _adapter_events(self, events: asyncio.Queue[RuntimeEvent | None]) -> None:

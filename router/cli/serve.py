@@ -10,6 +10,7 @@ import click
 
 from mesh.ops import logs
 from mesh.wire.documents import InvalidManifest, load_documents
+from mesh.wire.manifests import parse_predictor
 from mesh.wire.runtime_manifest import ServingRuntimeManifest, parse_runtime
 from router.node import Doors, RunningNode
 from router.serve import ServeSettings, StartFailed, serve
@@ -128,7 +129,7 @@ async def _serve(
         storage_config=storage_config,
         state=told["state"],
         doors=Doors(told["listen"], told["management"], told["operations"]),
-        predictors=[document for path in told["predictors"] for document in _documents(path)],
+        predictors=[document for path in told["predictors"] for document in _predictors(path)],
     )
     await serve(settings, on_start)
 
@@ -149,11 +150,34 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work)
     except* StartFailed as errors:
-        sys.exit(f"wml-serving cannot start: {errors.exceptions[0]}")
+        sys.exit(f"wml-serving cannot start: {_first(errors)}")
+
+
+def _first(errors: BaseException) -> BaseException:
+    """The first error of a group, however deep."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors
 
 
 def _runtime(path: Path) -> ServingRuntimeManifest:
-    return parse_runtime(_documents(path)[0])
+    documents = _documents(path)
+    if len(documents) != 1:
+        raise StartFailed(f"{path}: must hold one ServingRuntime, not {len(documents)} documents")
+    try:
+        return parse_runtime(documents[0])
+    except InvalidManifest as error:
+        raise StartFailed(f"{path}:\n{error.message}") from error
+
+
+def _predictors(path: Path) -> list[object]:
+    documents = _documents(path)
+    for document in documents:
+        try:
+            parse_predictor(document)
+        except InvalidManifest as error:
+            raise StartFailed(f"{path}:\n{error.message}") from error
+    return documents
 
 
 def _documents(path: Path) -> list[object]:

@@ -81,7 +81,7 @@ def legal(state, event):  # noqa: C901 - it is a table
         case Loading(), Leave():
             return Unloading(NOW, 5), (Stop(), AskUnload(0.0))
         case Loading(), (RuntimeLost() | AdapterLost()):
-            return Queued(NOW), (Stop(), AskRoom())
+            return Queued(NOW, losses=1), (Stop(), AskRoom())
         case Loaded(), Leave():
             return Draining(NOW, 6), (AwaitDrain(),)
         case ((Loaded() | Draining()), RuntimeLost()):
@@ -100,7 +100,7 @@ def legal(state, event):  # noqa: C901 - it is a table
         case Unloading(failure=""), RuntimeLost():
             return Gone(NOW), (Stop(),)
         case Unloading(is_cut_off=True), (RuntimeLost() | AdapterLost()):
-            return Queued(NOW), (Stop(), AskRoom())
+            return Queued(NOW, losses=1), (Stop(), AskRoom())
         case Unloading(failure=failure), RuntimeLost():
             return Failed(NOW, failure), (Stop(),)
         case Failed(), (Leave() | Forgiven()):
@@ -311,3 +311,21 @@ def test_event_that_comes_twice_counts_once_but_for_a_failed_unload(state, event
     else:
         assert twice is once
         assert effects == ()
+
+
+@pytest.mark.parametrize("lost", [RuntimeLost(), AdapterLost()], ids=str)
+def test_model_that_takes_the_runtime_down_again_and_again_is_failed(lost):
+    state, _ = copies.start(now=0.0)
+    for _ in range(copies.MAX_LOSSES):
+        assert isinstance(state, Queued)
+        state, _ = copies.step(state, RoomGiven(5), now=NOW)
+        state, effects = copies.step(state, lost, now=NOW)
+    assert state == Failed(NOW, "the runtime was lost 3 times while it was loading this model")
+    assert effects == (Stop(),)
+
+
+def test_loads_that_fail_as_the_runtime_is_lost_count_as_losses():
+    state = Loading(0.0, 5, losses=2)
+    state, _ = copies.step(state, LoadFailed("gone", holds_memory=True, is_cut_off=True), now=NOW)
+    state, _ = copies.step(state, RuntimeLost(), now=NOW)
+    assert isinstance(state, Failed)
