@@ -46,7 +46,9 @@ lint: $(VENV)/.done proto-check  ## Run the linters, the type check and the impo
 	$(BIN)/hadolint Dockerfile
 
 test: setup lint  ## Set up, lint, and run every test.
-	$(BIN)/pytest --cov=mesh --cov=router --cov-branch --cov-report=term:skip-covered
+	$(BIN)/pytest --cov=mesh --cov=router --cov-branch --cov-report=
+	$(BIN)/coverage report --skip-covered --fail-under=90
+	$(BIN)/coverage report --skip-covered --include='mesh/core/*,mesh/wire/*' --fail-under=100
 
 $(BENCH)/.done: $(UV) tests/bench/requirements.txt
 	test -x $(BENCH)/bin/python || $(UV) venv --quiet --python '>=3.11,<3.14' $(BENCH)
