@@ -16,6 +16,7 @@ from mesh.core.errors import ModelLoadFailed, Unavailable
 from mesh.core.ids import ModelId
 from mesh.core.records import BackingModel
 from mesh.ops.tasks import Tasks
+from mesh.runtime.port import Progress
 
 
 class Purpose(Enum):
@@ -65,7 +66,10 @@ class NotWanted(Exception):
 
 @dataclass(slots=True, eq=False)
 class Copy:
-    """One model on this node: `address` is where it answers, `pins` how many wait for it."""
+    """One model on this node: `address` is where it answers, `pins` how many wait for it.
+
+    `progress` is the runtime's last word about the load that is under way, if there was one.
+    """
 
     model: BackingModel
     host: Host
@@ -76,6 +80,7 @@ class Copy:
     entry: Entry | None = None
     in_flight: int = 0
     pins: int = 0
+    progress: Progress | None = None
     state: copies.State = field(init=False)
     _task: asyncio.Task[None] | None = field(init=False, default=None)
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)
@@ -146,6 +151,7 @@ class Copy:
         before = self.state
         self.state, effects = copies.step(before, event, now=self.host.now())
         if self.state is not before:
+            self.progress = None
             self.host.changed(self, before)
         for effect in effects:
             self._carry_out(effect)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from mesh.agent.announce import Announcer
 from mesh.agent.copy import Copy, Purpose
+from mesh.agent.history import History
 from mesh.agent.holdings import Holdings, Identity
 from mesh.agent.intake import take_in
 from mesh.agent.monitor import monitor
@@ -60,6 +61,7 @@ class Node:
         self._clock = clock
         self._signals = Signals()
         self._announcer = Announcer(registry)
+        self.history = History(self.view, clock.wall_s)
         self.holdings = Holdings(identity, runtime, self.view, self._announcer, self._touch, clock)
         self._transitions = Transitions(self.view, registry, self, clock.wall_s)
         self._record = NodeRecord(
@@ -178,7 +180,13 @@ class Node:
                     if copy.model.source.storage_key == key:
                         self.forgive(copy.id)
             case Progress():
-                pass
+                self._progressed(event)
+
+    def _progressed(self, progress: Progress) -> None:
+        copy = self.holdings.get(progress.model)
+        if copy is not None and isinstance(copy.state, life.Loading):
+            copy.progress = progress
+            self._tell(self.view.names(progress.model))
 
     def runtime_lost(self) -> None:
         self.holdings.room.close()
@@ -227,8 +235,12 @@ class Node:
             return
         for name in names:
             self._reroute(name)
+            self.history.look(name)
             self._transitions.consider(name)
         self._signals.notify(names)
+        self._tell(names)
+
+    def _tell(self, names: frozenset[PredictorName]) -> None:
         for listener in tuple(self.listeners):
             listener(names)
 
