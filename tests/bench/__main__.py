@@ -13,7 +13,7 @@ from tests.bench.servers import ROOT, Missing, all_servers, check_programs
 
 STARTED_S = time.monotonic()
 WRITTEN = ROOT / "build/bench.json"
-FULL = Effort(rounds=7, seconds=1.5)
+FULL = Effort(rounds=7, seconds=0.8)
 QUICK = Effort(rounds=2, seconds=0.2)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, fields
+from typing import Any
 
 import uvloop
 
@@ -55,7 +56,8 @@ def predictor(name: str) -> dict[str, object]:
 async def serve(upstream: str, predictors: int, room: int, load_s: float) -> None:
     runtime = WaitingRuntime(address=upstream, capacity_bytes=room * MB, load_s=load_s)
     identity = Identity(NodeId("bench"), RUNTIME)
-    doors = Doors(**{one.name: ANY_PORT for one in fields(Doors) if isinstance(one.default, str)})
+    ports: Any = {one.name: ANY_PORT for one in fields(Doors) if isinstance(one.default, str)}
+    doors = Doors(**ports)
     async with running_node(identity, MemoryRegistry(), runtime, doors) as running:
         models: dict[str, ModelId] = {}
         for number in range(predictors):
