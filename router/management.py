@@ -1,4 +1,4 @@
-"""The management side of a node: apply, get, list, delete and watch Predictors.
+"""The management side of a node: apply, get, list, describe, delete and watch Predictors.
 
 It listens on its own address and never where inference is: who reaches this may change everything.
 """
@@ -15,14 +15,17 @@ from mesh.agent.engine import Node
 from mesh.agent.predictors import Outcome, advance
 from mesh.core.errors import InvalidRequest, MeshError, ModelNotFound
 from mesh.core.ids import PredictorName
+from mesh.core.spec import PredictorSpec
 from mesh.core.status import predictor_status
-from mesh.core.transition import Applied, Event, Removed, Retry
+from mesh.core.transition import Applied, Event, Removed, Retry, step
 from mesh.ops.clock import wall_s
 from mesh.registry.port import Registry
 from mesh.wire import resources
+from mesh.wire.documents import load_documents
 from mesh.wire.manifests import parse_predictor
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
+from router.description import describe, progress
 from router.refusal import Context, refuse
 from router.server import ServerLimits, listen, server_options
 
@@ -49,12 +52,12 @@ class Management(pb_grpc.ManagementServicer):
 
     async def Apply(self, request: pb.ApplyRequest, context: Context) -> Any:  # noqa: N802
         try:
-            document = json.loads(request.json)
+            document = _document(request.json)
+            if request.dry_run:
+                return pb.ApplyResponse(result=self._would_apply(parse_predictor(document)))
             return pb.ApplyResponse(result=await self.apply(document))
         except MeshError as error:
             await refuse(error, context)
-        except ValueError as error:
-            await refuse(InvalidRequest("json", str(error)), context)
 
     async def Get(self, request: pb.GetRequest, context: Context) -> Any:  # noqa: N802
         text = self._text(PredictorName(request.name))
@@ -65,6 +68,14 @@ class Management(pb_grpc.ManagementServicer):
     async def List(self, request: pb.ListRequest, context: Context) -> Any:  # noqa: N802
         names = sorted(self._node.view.predictors)
         return pb.ListResponse(json=[self._text(name) for name in names])
+
+    async def Describe(self, request: pb.DescribeRequest, context: Context) -> Any:  # noqa: N802
+        try:
+            name = PredictorName(request.name)
+            shown = describe(self._node, name, self._endpoints, now=wall_s())
+            return pb.DescribeResponse(json=json.dumps(shown))
+        except MeshError as error:
+            await refuse(error, context)
 
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> Any:  # noqa: N802
         try:
@@ -93,7 +104,7 @@ class Management(pb_grpc.ManagementServicer):
                     name = next(iter(changed))
                     del changed[name]
                     if request.name in ("", name):
-                        yield pb.WatchEvent(name=name, json=self._text(PredictorName(name)))
+                        yield self._event(PredictorName(name))
                 await wake.wait()
         finally:
             self._node.listeners.discard(listen)
@@ -107,6 +118,18 @@ class Management(pb_grpc.ManagementServicer):
                 self._node.forgive(effect.model)
         return outcome
 
+    def _would_apply(self, spec: PredictorSpec) -> pb.ApplyResponse.Result:
+        """What applying it would come to, as this node sees the store."""
+        before = self._node.view.predictors.get(spec.name)
+        after, _ = step(before, Applied(spec), now=wall_s())
+        if before is None:
+            return pb.ApplyResponse.CREATED
+        return pb.ApplyResponse.UNCHANGED if after == before else pb.ApplyResponse.CONFIGURED
+
+    def _event(self, name: PredictorName) -> pb.WatchEvent:
+        shown = progress(self._node, name)
+        return pb.WatchEvent(name=name, json=self._text(name), progress=shown)
+
     def _text(self, name: PredictorName) -> str:
         """The object as JSON; empty where there is none."""
         view = self._node.view
@@ -115,6 +138,14 @@ class Management(pb_grpc.ManagementServicer):
             return ""
         status = predictor_status(predictor, view, now=wall_s())
         return json.dumps(resources.predictor_object(predictor, status, self._endpoints))
+
+
+def _document(text: str) -> object:
+    """The one document of a request; raises InvalidRequest."""
+    documents = load_documents(text)
+    if len(documents) != 1:
+        raise InvalidRequest("json", f"must be one Predictor, not {len(documents)} documents")
+    return documents[0]
 
 
 class ManagementServer:

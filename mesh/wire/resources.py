@@ -4,11 +4,14 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mesh.core.records import Predictor
+from mesh.core.records import CopyRecord, Predictor
 from mesh.core.status import FailureInfo, PredictorStatus
 
 API_VERSION = "wmlserving.ai.ibm.com/v1"
 PREDICTOR = "Predictor"
+UNITS = ("B", "kB", "MB", "GB", "TB")
+UNIT_STEP = 1000
+TENTHS_BELOW = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,46 @@ def predictor_object(
 def timestamp(time_s: float) -> str:
     """Seconds since the epoch as Kubernetes writes them: RFC 3339, whole seconds, UTC."""
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def copy_object(copy: CopyRecord) -> dict[str, object]:
+    """A copy: what it does not have is left out."""
+    fields: dict[str, object] = {
+        "model": copy.model,
+        "node": copy.node,
+        "state": copy.state,
+        "sizeBytes": copy.size_bytes,
+        "since": timestamp(copy.since_s),
+        "reason": copy.reason,
+    }
+    return {key: value for key, value in fields.items() if value}
+
+
+def size_text(size_bytes: int) -> str:
+    """An amount of bytes for people: `3.1 MB`, `12 MB`."""
+    unit = _unit(size_bytes)
+    return f"{_in_unit(size_bytes, unit)} {UNITS[unit]}"
+
+
+def progress_text(stage: str, done_bytes: int, total_bytes: int) -> str:
+    """How far a load is: `pulling 3.1/12 MB`, or less of it where less is known."""
+    if not done_bytes:
+        return stage
+    if not total_bytes:
+        return f"{stage} {size_text(done_bytes)}"
+    unit = _unit(total_bytes)
+    return f"{stage} {_in_unit(done_bytes, unit)}/{_in_unit(total_bytes, unit)} {UNITS[unit]}"
+
+
+def _unit(size_bytes: int) -> int:
+    """The index of the largest unit of which there is one."""
+    steps = (len(str(size_bytes)) - 1) // 3
+    return min(steps, len(UNITS) - 1)
+
+
+def _in_unit(size_bytes: int, unit: int) -> str:
+    amount = size_bytes / UNIT_STEP**unit
+    return f"{amount:.1f}" if unit and amount < TENTHS_BELOW else f"{amount:.0f}"
 
 
 def _status(status: PredictorStatus, endpoints: Endpoints) -> dict[str, object]:

@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.ids import ModelId
+from mesh.core.records import CopyState
 from mesh.core.status import FailureInfo, ModelState, PredictorStatus, TransitionStatus
-from mesh.wire.resources import Endpoints, predictor_object, timestamp
-from tests.support.builders import document, predictor
+from mesh.wire.resources import (
+    Endpoints,
+    copy_object,
+    predictor_object,
+    progress_text,
+    size_text,
+    timestamp,
+)
+from tests.support.builders import copy, document, predictor
 
 PREDICTOR = predictor("p", spec=json.dumps(document()), created_s=1_700_000_000.9, generation=3)
 RESTING = PredictorStatus(
@@ -91,3 +99,47 @@ def test_timestamps_sort_as_their_times_do(time_s):
     shown = timestamp(time_s)
     assert len(shown) == len("1970-01-01T00:00:00Z")
     assert timestamp(time_s / 2) <= shown
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (12_345, "12 kB"),
+        (3_100_000, "3.1 MB"),
+        (12_000_000, "12 MB"),
+        (4_500_000_000, "4.5 GB"),
+        (7 * 10**15, "7000 TB"),
+    ],
+)
+def test_sizes_for_people(size_bytes, text):
+    assert size_text(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("stage", "done_bytes", "total_bytes", "text"),
+    [
+        ("pulling", 0, 12_000_000, "pulling"),
+        ("pulling", 3_100_000, 12_000_000, "pulling 3.1/12 MB"),
+        ("pulling", 3_000, 12_000_000, "pulling 0.0/12 MB"),
+        ("pulling", 3_100_000, 0, "pulling 3.1 MB"),
+        ("pulling", 5, 7, "pulling 5/7 B"),
+        ("loading", 0, 0, "loading"),
+    ],
+)
+def test_progress_for_people(stage, done_bytes, total_bytes, text):
+    assert progress_text(stage, done_bytes, total_bytes) == text
+
+
+def test_copy_is_shown_without_what_it_does_not_have():
+    assert copy_object(copy("p-1", CopyState.LOADED, size_bytes=7, since_s=60.0)) == {
+        "model": "p-1",
+        "node": "n1",
+        "state": "Loaded",
+        "sizeBytes": 7,
+        "since": "1970-01-01T00:01:00Z",
+    }
+    failed = copy_object(copy("p-1", CopyState.FAILED, reason="bad file"))
+    assert (failed["reason"], "sizeBytes" in failed) == ("bad file", False)

@@ -49,6 +49,11 @@ class ManagementStub:
                 request_serializer=wml__management__pb2.ListRequest.SerializeToString,
                 response_deserializer=wml__management__pb2.ListResponse.FromString,
                 _registered_method=True)
+        self.Describe = channel.unary_unary(
+                '/wmlserving.management.v1.Management/Describe',
+                request_serializer=wml__management__pb2.DescribeRequest.SerializeToString,
+                response_deserializer=wml__management__pb2.DescribeResponse.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/wmlserving.management.v1.Management/Delete',
                 request_serializer=wml__management__pb2.DeleteRequest.SerializeToString,
@@ -84,6 +89,14 @@ class ManagementServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Describe(self, request, context):
+        """The object with `models`, `copies`, `history` and, while something loads, `status.progress`.
+        NOT_FOUND for a name that does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
         """NOT_FOUND for a name that does not exist. Returns once the node routes nothing to it any more.
         """
@@ -115,6 +128,11 @@ def add_ManagementServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=wml__management__pb2.ListRequest.FromString,
                     response_serializer=wml__management__pb2.ListResponse.SerializeToString,
+            ),
+            'Describe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Describe,
+                    request_deserializer=wml__management__pb2.DescribeRequest.FromString,
+                    response_serializer=wml__management__pb2.DescribeResponse.SerializeToString,
             ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
@@ -208,6 +226,33 @@ class Management:
             '/wmlserving.management.v1.Management/List',
             wml__management__pb2.ListRequest.SerializeToString,
             wml__management__pb2.ListResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Describe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wmlserving.management.v1.Management/Describe',
+            wml__management__pb2.DescribeRequest.SerializeToString,
+            wml__management__pb2.DescribeResponse.FromString,
             options,
             channel_credentials,
             insecure,
