@@ -159,9 +159,9 @@ async def test_broken_model_says_why_and_leaves_nothing(rig: Rig, client: Adapte
 async def test_implementation_that_is_not_installed_says_so(
     rig: Rig, client: AdapterClient
 ) -> None:
-    code, text = await failure(client.load("m", "svm", model_type={"name": "xgboost"}))
+    code, text = await failure(client.load("m", "svm", model_type={"name": "catboost"}))
     assert code is Code.INTERNAL
-    assert "xgboost" in text
+    assert "catboost" in text
     assert rig.left() == set()
 
 
