@@ -2,7 +2,8 @@
 
 A block of commands is ```sh. A ```text or ```json block right after it is what the commands must
 print: text line by line in order, `…` for anything and blanks as one; JSON as a part of the whole,
-so that a page may leave out what does not matter. ```sh fails: the commands must exit non-zero.
+so that a page may leave out what does not matter. After ```sh may stand `fails`: the commands exit
+non-zero; or `serves`: a `serve`, run on free ports until it prints what is shown, and stopped.
 """
 
 import json
@@ -17,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.stand import BIN, ROOT, Stand
+from tests.support.waiting import until
 
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^ *``` *$", re.S | re.M)
 COMMANDS = frozenset({"sh", "console", "bash", "shell"})
 # The addresses that pages show, and which port of a stand stands for each.
 PORTS = {"8033": "port", "8034": "management_port", "2112": "operations_port"}
+# In place of the fixed ports of a second `serve`.
+ANY_PORTS = [f"--{door} 127.0.0.1:0" for door in ("listen", "management", "operations")]
+SHELL = ("bash", "-euo", "pipefail", "-c")
 TIMEOUT_S = 90
 
 
@@ -88,14 +93,13 @@ class Terminal:
 
     def run(self, block: Block, output: Block | None) -> None:
         """Runs the commands and compares what they print."""
-        given = os.environ | {  # noqa: TID251 - what a shell has
-            "PATH": f"{BIN}:{os.environ['PATH']}",  # noqa: TID251
-            "WML_SERVING_SERVER": f"127.0.0.1:{self._stand.management_port}",
-        }
+        if "serves" in block.words:
+            self._serve(block, output)
+            return
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self._local(block.text)],
+            [*SHELL, self._local(block.text)],
             cwd=self._folder,
-            env=given,
+            env=self._environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -107,6 +111,38 @@ class Terminal:
         if output is not None:
             difference = compare(self._local(output.text), done.stdout, output.language)
             assert not difference, f"{output.place}: {difference}\n{done.stdout}"
+
+    def _serve(self, block: Block, output: Block | None) -> None:
+        assert output is not None, f"{block.place} shows no line by which it is up"
+        command = f"exec {block.text.strip()} {' '.join(ANY_PORTS)}"
+        printed = self._folder / "printed"
+        with printed.open("wb") as file:
+            process = subprocess.Popen(
+                [*SHELL, command],
+                cwd=self._folder,
+                env=self._environment(),
+                stdout=file,
+                stderr=file,
+            )
+        try:
+            until(
+                lambda: (
+                    process.poll() is not None
+                    or not compare(output.text, printed.read_text(), "text")
+                ),
+                printed.read_text,
+            )
+            assert process.poll() is None, printed.read_text()
+        finally:
+            process.terminate()
+            assert process.wait(TIMEOUT_S) == 0
+
+    def _environment(self) -> dict[str, str]:
+        """What a shell has, with the environment's programs first on its path."""
+        return os.environ | {  # noqa: TID251
+            "PATH": f"{BIN}:{os.environ['PATH']}",  # noqa: TID251
+            "WML_SERVING_SERVER": f"127.0.0.1:{self._stand.management_port}",
+        }
 
     def write(self, name: str, block: Block) -> None:
         """Saves a block as the file that the page says it is."""

@@ -1,0 +1,184 @@
+"""Writes the parts of docs that follow from the code: `python -m tests.support.docgen [--check]`.
+
+A part stands in its page between `<!-- generated: name -->` and `<!-- end -->`. What a field of a
+Predictor means is said in its model, or here, where the model does not say it.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+
+from mesh.agent.holdings import Identity
+from mesh.core.placement import FAILURE_MEMORY_S
+from mesh.local.process import MAX_LOG_BYTES
+from mesh.ops.settings import AdapterSettings
+from mesh.storage.s3 import MOST_OBJECTS
+from mesh.wire.documents import MAX_BYTES
+from mesh.wire.manifests import MAX_NAME_CHARS, PredictorManifest
+from router.cli.serve import serve_command
+from router.node import Doors
+from router.server import ServerLimits
+from router.waiting import DEFAULT_WAIT_S, Limits
+from tests.support.pages import DOCS, name_of
+
+PART = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.S)
+MIB = 1024 * 1024
+# By the types of JSON Schema.
+KINDS = {"string": "string", "integer": "whole number", "object": "map of strings"}
+# Fields of a Predictor that a server adds when it prints one: taken, and not looked at.
+NOT_SHOWN = {"namespace", "labels", "annotations"}
+PREDICTOR_FIELDS = {
+    "apiVersion": "`wmlserving.ai.ibm.com/v1`",
+    "kind": "`Predictor`",
+    "metadata.name": "What clients send as `model_name`: lower case letters, digits, `-` and `.`,"
+    f" as a DNS name, at most {MAX_NAME_CHARS} characters.",
+    "spec.modelType.name": "The model's framework, such as `sklearn`, `xgboost` or `lightgbm`; a"
+    " runtime must support it.",
+    "spec.modelType.version": "The framework's version. Without it any runtime of that type will"
+    " do.",
+    "spec.path": "The object, or the prefix of the objects, that the model consists of.",
+    "spec.schemaPath": "A JSON object in the same bucket that describes the model's inputs and"
+    " outputs; `ModelMetadata` answers from it.",
+    "spec.storage.s3.secretKey": "The storage key: the name of a file in the storage-config"
+    " folder.",
+    "spec.storage.s3.bucket": "Wins over the bucket of the storage key.",
+    "spec.storage.key": "The storage key, in the newer form. Without it `default_<type>` where"
+    " `parameters.type` is given, else `default`.",
+    "spec.storage.path": "As `spec.path`, in the newer form.",
+    "spec.storage.schemaPath": "As `spec.schemaPath`, in the newer form.",
+    "spec.storage.parameters": "Win over the fields of the storage key: `type`, `region`, `bucket`"
+    " and `default_bucket`, no others.",
+    "spec.storageUri": "`s3://<bucket>/<path>`, in place of bucket and path.",
+    "spec.runtime.name": "The ServingRuntime that is to serve it, also where that one does not"
+    " select the type by itself.",
+    "spec.minCopies": "Accepted; it has no effect on one machine.",
+    "spec.maxCopies": "Accepted; it has no effect on one machine.",
+}
+
+
+def fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """The fields that hold a value, with their paths; what is of any type is Kubernetes' own."""
+    for name, field in model.model_fields.items():
+        place = f"{path}{field.alias or name}"
+        inner = _model(field.annotation)
+        if inner is not None:
+            yield from fields(inner, f"{place}.")
+        elif field.annotation is not Any and name not in NOT_SHOWN:
+            yield place, field
+
+
+def predictor_fields() -> str:
+    rows = [
+        (f"`{path}`", _kind(field), field.description or PREDICTOR_FIELDS[path])
+        for path, field in fields(PredictorManifest)
+    ]
+    return _table(("field", "type", "meaning"), rows)
+
+
+def adapter_settings() -> str:
+    rows = [
+        (f"`{name}`", "required" if default == "required" else f"`{default or ' '}`", text)
+        for name, default, text in AdapterSettings.reference()
+    ]
+    return _table(("variable", "default", "meaning"), rows)
+
+
+def serve_options() -> str:
+    rows = [_option(option) for option in serve_command.params if isinstance(option, click.Option)]
+    return _table(("option", "default", "meaning"), rows)
+
+
+def limits() -> str:
+    server, waiting, doors = ServerLimits(), Limits(), Doors()
+    patience_s = Identity.__dataclass_fields__["patience_s"].default
+    rows = [
+        ("a request's message", _mib(server.message_bytes)),
+        ("a request's metadata", f"{server.metadata_bytes // 1024} KiB"),
+        ("connections", f"{server.connections:,}"),
+        ("calls at once on a connection", f"{server.calls_per_connection:,}"),
+        ("requests that wait for one Predictor to load", f"{waiting.per_model:,}"),
+        ("requests that wait on the node", f"{waiting.per_node:,}"),
+        ("how long a request without a deadline waits for a load", f"{DEFAULT_WAIT_S:g} s"),
+        ("how long a request waits for a runtime to come up", f"{patience_s:g} s"),
+        ("how long a failed load is remembered", f"{FAILURE_MEMORY_S / 60:g} min"),
+        ("objects of one model", f"{MOST_OBJECTS:,}"),
+        ("a Predictor file", _mib(MAX_BYTES)),
+        ("how long requests may take to finish at SIGTERM", f"{doors.grace_s:g} s"),
+        ("a log file below `STATE/logs` before it is set aside at a start", _mib(MAX_LOG_BYTES)),
+    ]
+    return _table(("what", "limit"), rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "adapter-settings": adapter_settings,
+    "limits": limits,
+    "predictor-fields": predictor_fields,
+    "serve-options": serve_options,
+}
+
+
+def current(text: str) -> str:
+    """A page's text with its generated parts as they should be."""
+    return PART.sub(lambda part: f"{part[1]}\n{PARTS[part[2]]()}\n{part[3]}", text)
+
+
+def parts_of(page: Path) -> list[str]:
+    return [part[2] for part in PART.finditer(page.read_text())]
+
+
+def stale() -> list[Path]:
+    """Pages whose generated parts are not what the code says."""
+    return [
+        page for page in sorted(DOCS.rglob("*.md")) if current(page.read_text()) != page.read_text()
+    ]
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _option(option: click.Option) -> tuple[str, str, str]:
+    names = ", ".join(f"`{name}`" for name in option.opts)
+    if option.multiple:
+        names += ", as often as needed"
+    choices = getattr(option.type, "choices", ())
+    meaning = option.help or " or ".join(f"`{choice}`" for choice in choices)
+    if option.required:
+        return names, "required", meaning
+    has_default = isinstance(option.default, str)
+    return names, f"`{option.default}`" if has_default else "", meaning
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+
+
+def _kind(field: FieldInfo) -> str:
+    schema = TypeAdapter(field.annotation).json_schema()
+    kinds = [option.get("type") for option in schema.get("anyOf", [schema])]
+    return next(KINDS[kind] for kind in kinds if kind != "null")
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes // MIB} MiB"
+
+
+def main() -> None:
+    pages = stale()
+    if "--check" in sys.argv[1:]:
+        sys.exit("\n".join(f"{name_of(page)} is not current" for page in pages) or None)
+    for page in pages:
+        page.write_text(current(page.read_text()))
+        print(f"{page}: written")
+
+
+if __name__ == "__main__":
+    main()
