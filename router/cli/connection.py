@@ -15,8 +15,8 @@ import grpc
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 from mesh.wire.status_codes import DETAILS_KEY
-from router.cli.failures import Failure, not_found
-from router.cli.names import DEFAULT_SERVER
+from router.cli.failures import Failure, NotFound
+from router.cli.names import server_of
 
 CALL_LIMIT_S = 60.0
 CHANNEL_OPTIONS = (
@@ -27,6 +27,7 @@ CHANNEL_OPTIONS = (
 # kubectl's words for the codes that a server answers with.
 WORDS = {
     grpc.StatusCode.INVALID_ARGUMENT: "Invalid",
+    grpc.StatusCode.NOT_FOUND: "NotFound",
     grpc.StatusCode.ABORTED: "Conflict",
     grpc.StatusCode.FAILED_PRECONDITION: "Forbidden",
     grpc.StatusCode.UNAVAILABLE: "ServiceUnavailable",
@@ -49,7 +50,7 @@ def server_option(command: Command) -> Command:
     return click.option(
         "--server",
         metavar="HOST:PORT",
-        callback=lambda ctx, _option, value: value or ctx.obj or DEFAULT_SERVER,
+        callback=lambda ctx, _option, value: value or server_of(ctx),
         help="The management address; also before the command, or in WML_SERVING_SERVER.",
     )(command)
 
@@ -64,9 +65,9 @@ class Management:
         self._stub = pb_grpc.ManagementStub(channel)
         self._server = server
 
-    def apply(self, document: Resource) -> str:
+    def apply(self, document: Resource, *, is_dry_run: bool = False) -> str:
         """Creates or changes a Predictor: `created`, `configured` or `unchanged`."""
-        request = pb.ApplyRequest(json=json.dumps(document))
+        request = pb.ApplyRequest(json=json.dumps(document), dry_run=is_dry_run)
         with self._errors(_name(document)):
             answer = self._stub.Apply(request, timeout=self._limit_s)
         return RESULTS[answer.result]
@@ -74,6 +75,12 @@ class Management:
     def get(self, name: str) -> Resource:
         with self._errors(name):
             answer = self._stub.Get(pb.GetRequest(name=name), timeout=self._limit_s)
+        return _resource(answer.json)
+
+    def describe(self, name: str) -> Resource:
+        """The object with its models, copies and history."""
+        with self._errors(name):
+            answer = self._stub.Describe(pb.DescribeRequest(name=name), timeout=self._limit_s)
         return _resource(answer.json)
 
     def list(self) -> list[Resource]:
@@ -88,37 +95,49 @@ class Management:
     def watch(self, name: str = "") -> Iterator[tuple[str, Resource | None]]:
         """Names with what they are now, None where deleted: all that exist, then each change."""
         with self._errors(name):
-            events = self._stub.Watch(pb.WatchRequest(name=name))
+            events = self.events(name)
             try:
                 for event in events:
                     yield event.name, _resource(event.json) if event.json else None
             finally:
                 events.cancel()
 
+    def events(self, name: str) -> Any:
+        """The watch itself: to be iterated, and cancelled from wherever; ends by an RpcError."""
+        return self._stub.Watch(pb.WatchRequest(name=name))
+
     @contextmanager
     def _errors(self, name: str = "") -> Iterator[None]:
         try:
             yield
         except grpc.RpcError as error:
-            raise self._failure(error, name) from error
+            raise failure_of(error, self._server, name, self._limit_s) from error
 
-    def _failure(self, error: Any, name: str) -> Failure:
-        code = error.code()
-        if code is grpc.StatusCode.NOT_FOUND:
-            return not_found(name)
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED and not _is_answer(error):
-            return Failure(f"The server {self._server} did not answer within {self._limit_s:.0f} s")
-        if code is grpc.StatusCode.UNAVAILABLE and not _is_answer(error):
-            return Failure(
-                f"The connection to the server {self._server} was refused"
-                " - is wml-serving serve running?"
-            )
-        return Failure(f"Error from server ({WORDS.get(code, 'InternalError')}): {error.details()}")
+
+def failure_of(error: Any, server: str, name: str, limit_s: float) -> Failure:
+    """What to say of a call about `name` that ended by a status within `limit_s`."""
+    code = error.code()
+    if code is grpc.StatusCode.NOT_FOUND and _is_answer(error):
+        return NotFound(name)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and not _is_answer(error):
+        return Failure(f"The server {server} did not answer within {limit_s:.0f} s")
+    if code is grpc.StatusCode.UNAVAILABLE and not _is_answer(error):
+        return Failure(
+            f"The connection to the server {server} was refused - is wml-serving serve running?"
+        )
+    return Failure(f"Error from server ({WORDS.get(code, 'InternalError')}): {error.details()}")
 
 
 @contextmanager
 def connected(server: str) -> Iterator[Management]:
-    """The management side of `server`; nothing is sent before the first call.
+    """The management side of `server`; nothing is sent before the first call."""
+    with channel_to(server) as channel:
+        yield Management(channel, server)
+
+
+@contextmanager
+def channel_to(server: str) -> Iterator[grpc.Channel]:
+    """A channel to a server.
 
     Meanwhile Ctrl-C ends the process at once: an exception out of the midst of a gRPC call may
     leave a channel that waits for ever when it is closed, and there is nothing here to clean up.
@@ -126,7 +145,7 @@ def connected(server: str) -> Iterator[Management]:
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
-            yield Management(channel, server)
+            yield channel
     finally:
         signal.signal(signal.SIGINT, before)
 

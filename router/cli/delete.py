@@ -8,12 +8,12 @@ from mesh.wire.manifests import predictor_name
 from router.cli.connection import connected, server_option
 from router.cli.failures import Failure
 from router.cli.files import file_option, problems_of, read_documents, refuse_all
-from router.cli.names import predictor_names
+from router.cli.names import complete_name, complete_resource, predictor_names
 
 
 @click.command("delete")
-@click.argument("resource", required=False)
-@click.argument("names", nargs=-1)
+@click.argument("resource", required=False, shell_complete=complete_resource)
+@click.argument("names", nargs=-1, shell_complete=complete_name)
 @file_option(required=False)
 @server_option
 def delete_command(

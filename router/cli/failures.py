@@ -14,6 +14,8 @@ class Failure(click.ClickException):
         click.echo(self.message, err=True)
 
 
-def not_found(name: str) -> Failure:
+class NotFound(Failure):
     """The server has no such Predictor."""
-    return Failure(f'Error from server (NotFound): predictors "{name}" not found')
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'Error from server (NotFound): predictors "{name}" not found')

@@ -74,6 +74,13 @@ def refuse_all(problems: Sequence[str]) -> None:
         raise Failure("\n".join(f"error: {problem}" for problem in problems))
 
 
+def read_whole(name: str) -> str:
+    """The text of one file, or of standard input, of any size."""
+    if name == STDIN:
+        return _decoded("standard input", sys.stdin.buffer.read())
+    return _decoded(name, _content(Path(name), -1))
+
+
 def _texts(names: Sequence[str]) -> Iterable[tuple[str, str]]:
     for name in names:
         if name == STDIN:
@@ -92,11 +99,11 @@ def _paths(path: Path) -> list[Path]:
     return found
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, most_bytes: int = MAX_BYTES + 1) -> bytes:
     # One byte over the limit is enough to be refused.
     try:
         with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            return file.read(most_bytes)
     except OSError as error:
         raise Failure(f"error: {path}: {(error.strerror or str(error)).lower()}") from error
 

@@ -10,7 +10,7 @@ import yaml
 from mesh.ops.clock import wall_s
 from router.cli.connection import Management, Resource, connected, server_option
 from router.cli.failures import Failure
-from router.cli.names import predictor_names
+from router.cli.names import complete_name, complete_resource, predictor_names
 from router.cli.table import Table, header, row
 
 OUTPUTS = ("wide", "json", "yaml", "name")
@@ -18,8 +18,8 @@ Print = Callable[[Sequence[Resource]], None]
 
 
 @click.command("get")
-@click.argument("resource")
-@click.argument("names", nargs=-1)
+@click.argument("resource", shell_complete=complete_resource)
+@click.argument("names", nargs=-1, shell_complete=complete_name)
 @click.option("-o", "--output", type=click.Choice(OUTPUTS), help="Another form than the table.")
 @click.option("-w", "--watch", is_flag=True, help="Then print each change, until Ctrl-C.")
 @server_option
@@ -34,6 +34,7 @@ def get_command(
 
     \b
       wml-serving get predictors
+      wml-serving get predictors example-mnist-predictor example-xgboost-mnist
       wml-serving get predictor example-mnist-predictor -o yaml
       wml-serving get predictors -o wide --watch
     """

@@ -16,9 +16,13 @@ COMMANDS = {
     "quickstart": "router.cli.serve:quickstart_command",
     "serve": "router.cli.serve:serve_command",
     "apply": "router.cli.apply:apply_command",
+    "diff": "router.cli.diff:diff_command",
     "get": "router.cli.get:get_command",
+    "describe": "router.cli.describe:describe_command",
+    "infer": "router.cli.infer:infer_command",
     "delete": "router.cli.delete:delete_command",
     "validate": "router.cli.validate:validate_command",
+    "schema": "router.cli.schema:schema_command",
     "adapter": "router.cli.adapter:adapter_command",
 }
 
@@ -60,16 +64,18 @@ def wml_serving(ctx: click.Context, server: str) -> None:
       wml-serving validate -f my-predictor.yaml
       wml-serving apply -f my-predictor.yaml
       wml-serving get predictors --watch
+      wml-serving infer my-predictor -f request.json
+      wml-serving describe predictor my-predictor
       wml-serving delete predictor my-predictor
 
     \b
-    Completion of commands and options, for this shell:
+    Completion of commands, options and names of Predictors, for this shell:
       bash   eval "$(_WML_SERVING_COMPLETE=bash_source wml-serving)"
       zsh    eval "$(_WML_SERVING_COMPLETE=zsh_source wml-serving)"
       fish   _WML_SERVING_COMPLETE=fish_source wml-serving | source
 
     \b
-    Exit codes: 0 done, 1 refused or failed, 2 not a command, 130 interrupted.
+    Exit codes: 0 done, 1 refused or failed, 2 not a command, 130 interrupted. `diff` has its own.
     """
     ctx.obj = server
 

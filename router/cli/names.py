@@ -1,4 +1,4 @@
-"""How servers and Predictors are named on the command line.
+"""How servers and Predictors are named on the command line, and how the shell completes names.
 
 A Predictor is `predictor x` or `predictor/x`, all of them are `predictors`. Imports next to
 nothing: every command needs this.
@@ -7,9 +7,14 @@ nothing: every command needs this.
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 DEFAULT_SERVER = "127.0.0.1:8034"
 SERVER_ENV = "WML_SERVING_SERVER"
+INFERENCE_ENV = "WML_SERVING_INFERENCE"
+DEFAULT_INFERENCE = "127.0.0.1:8033"
+# Who presses Tab does not wait longer.
+COMPLETION_LIMIT_S = 2.0
 KINDS = ("predictor", "predictors", "predictor.wmlserving.ai.ibm.com")
 
 
@@ -23,3 +28,44 @@ def predictor_names(resource: str, names: Sequence[str]) -> tuple[str, ...]:
     if slash and names:
         raise click.UsageError("Either predictor/NAME or predictor NAME.")
     return (name,) if slash else tuple(names)
+
+
+def server_of(ctx: click.Context) -> str:
+    """The management address that was given before the command, in the environment or not."""
+    # While the shell completes, the group's own function is not called, which sets `obj`.
+    return str(ctx.obj or ctx.find_root().params.get("server") or DEFAULT_SERVER)
+
+
+def complete_resource(
+    ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """`predictor`, `predictors`, or `predictor/` with the names that there are."""
+    kind, slash, start = incomplete.partition("/")
+    if slash and kind in KINDS:
+        return [CompletionItem(f"{kind}/{name}") for name in _names(ctx) if name.startswith(start)]
+    return [CompletionItem(kind) for kind in KINDS[:2] if kind.startswith(incomplete)]
+
+
+def complete_name(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names of the server's Predictors, but those that are on the line already."""
+    given = ctx.params.get(parameter.name or "") or ()
+    names = (name for name in _names(ctx) if name.startswith(incomplete) and name not in given)
+    return [CompletionItem(name) for name in names]
+
+
+def _names(ctx: click.Context) -> list[str]:
+    """None where the server does not answer: a shell that completes has no place for errors."""
+    import grpc
+
+    from router.cli.connection import CHANNEL_OPTIONS, Management
+    from router.cli.failures import Failure
+
+    server = str(ctx.params.get("server") or server_of(ctx))
+    with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
+        try:
+            resources = Management(channel, server, limit_s=COMPLETION_LIMIT_S).list()
+        except Failure:
+            return []
+    return [str(resource["metadata"]["name"]) for resource in resources]

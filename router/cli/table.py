@@ -45,7 +45,7 @@ def row(resource: dict[str, Any], *, now: datetime, wide: bool) -> tuple[str, ..
     cells = (
         metadata["name"],
         spec.get("modelType", {}).get("name", ""),
-        _text(status.get("available", "")),
+        text(status.get("available", "")),
         status.get("activeModelState", ""),
         status.get("targetModelState", ""),
         status.get("transitionStatus", ""),
@@ -57,8 +57,8 @@ def row(resource: dict[str, Any], *, now: datetime, wide: bool) -> tuple[str, ..
 def _wide_cells(status: dict[str, Any]) -> tuple[str, ...]:
     failure = status.get("lastFailureInfo", {})
     return (
-        _text(status.get("totalCopies", "")),
-        _text(status.get("failedCopies", "")),
+        text(status.get("totalCopies", "")),
+        text(status.get("failedCopies", "")),
         status.get("grpcEndpoint", ""),
         " ".join(str(failure.get("message") or failure.get("reason", "")).split()),
     )
@@ -100,5 +100,6 @@ def _two(age_s: int, large_s: int, large: str, small_s: int, small: str) -> str:
     return f"{age_s // large_s}{large}" + (f"{rest}{small}" if rest else "")
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
+    """A value as a cell: `true`, not `True`."""
     return str(value).lower() if isinstance(value, bool) else str(value)

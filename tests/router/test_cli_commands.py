@@ -5,12 +5,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from mesh.core.errors import DeadlineExceeded, InvalidRequest, NoCapacity, Unavailable
 from mesh.core.ids import ModelId
@@ -18,6 +17,7 @@ from mesh.wire.pb import wml_management_pb2 as pb
 from router.cli.connection import Management
 from router.cli.failures import Failure
 from router.cli.main import COMMANDS, wml_serving
+from tests.support.cli import manifest, run, shown, written
 from tests.support.management import DictManagement, listening
 from tests.support.runtimes import mlserver_runtime
 
@@ -34,37 +34,6 @@ def management():
 def server(management):
     with listening(management) as address:
         yield address
-
-
-def run(*arguments: str, server: str = "127.0.0.1:1", **options: Any) -> Result:
-    result = CliRunner().invoke(wml_serving, ["--server", server, *arguments], **options)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
-def manifest(name: str, path: str = "a/b") -> dict[str, Any]:
-    return {
-        "apiVersion": "wmlserving.ai.ibm.com/v1",
-        "kind": "Predictor",
-        "metadata": {"name": name},
-        "spec": {
-            "modelType": {"name": "sklearn"},
-            "path": path,
-            "storage": {"s3": {"secretKey": "key"}},
-        },
-    }
-
-
-def shown(name: str, **status: object) -> dict[str, Any]:
-    metadata = {"name": name, "creationTimestamp": "2000-01-01T00:00:00Z", "generation": 1}
-    state = {
-        "available": True,
-        "activeModelState": "Loaded",
-        "targetModelState": "",
-        "transitionStatus": "UpToDate",
-        **status,
-    }
-    return {**manifest(name), "metadata": metadata, "status": state}
 
 
 def line(name: str, active: str = "Loaded") -> str:
@@ -191,12 +160,6 @@ def test_get_of_what_makes_no_sense_is_a_usage_error(words):
 
 
 # apply
-
-
-def written(folder: Path, name: str, *documents: object) -> Path:
-    path = folder / name
-    path.write_text(yaml.safe_dump_all(documents))
-    return path
 
 
 def test_apply_says_what_became_of_each(management, server, tmp_path):

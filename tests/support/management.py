@@ -1,7 +1,8 @@
 """A management server on loopback over a dict, for those that call one.
 
 Faults come by its arguments: `refusals` answers a name with a status, `changes` is what a watch
-tells after what exists; a method in `holds` does not end before the caller leaves.
+tells after what exists; a method in `holds` does not end before the caller leaves. What `Describe`
+adds to a resource is in `descriptions`.
 """
 
 import json
@@ -25,6 +26,7 @@ class DictManagement(pb_grpc.ManagementServicer):
     """`resources` by name; `calls` are the methods and names in the order they came."""
 
     resources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    descriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     refusals: Mapping[str, MeshError] = field(default_factory=dict)
     changes: Sequence[pb.WatchEvent] = ()
     holds: Collection[str] = ()
@@ -37,7 +39,8 @@ class DictManagement(pb_grpc.ManagementServicer):
         if set(resource) != {"apiVersion", "kind", "metadata", "spec"}:
             _refuse(InvalidRequest("json", f"unexpected {sorted(resource)}"), context)
         before = self.resources.get(name)
-        self.resources[name] = resource
+        if not request.dry_run:
+            self.resources[name] = resource
         if before is None:
             return pb.ApplyResponse(result=pb.ApplyResponse.CREATED)
         is_same = before["spec"] == resource["spec"]
@@ -48,6 +51,12 @@ class DictManagement(pb_grpc.ManagementServicer):
     def Get(self, request: pb.GetRequest, context: Any) -> pb.GetResponse:
         self._called("Get", request.name, context)
         return pb.GetResponse(json=json.dumps(self._existing(request.name, context)))
+
+    def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.DescribeResponse:
+        self._called("Describe", request.name, context)
+        resource = self._existing(request.name, context)
+        shown = resource | self.descriptions.get(request.name, {})
+        return pb.DescribeResponse(json=json.dumps(shown))
 
     def List(self, _request: pb.ListRequest, context: Any) -> pb.ListResponse:
         self._called("List", "", context)
