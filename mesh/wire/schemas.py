@@ -121,8 +121,7 @@ def _refine(name: str, model: dict[str, Any]) -> None:
         value.pop("title", None)
         value.pop("default", None)
         value.update(LIMITS.get(place, {}))
-        if place in TEXTS:
-            value["description"] = TEXTS[place]
+        value["description"] = TEXTS[place]
 
 
 class _Generator(GenerateJsonSchema):
