@@ -13,14 +13,14 @@ import shutil
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from mesh.storage.keys import S3Account
+from mesh.storage.accounts import S3Account
 from mesh.storage.s3_clients import S3Clients
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ STOP_S = 5.0
 # Each gRPC port is the HTTP port and this; both lie below the ports that Linux gives to clients.
 GRPC_OFFSET = 10_000
 PORTS = range(12_000, 22_000)
+# Where weed puts a socket for each gRPC port, whatever it is told, and leaves some of them.
+SOCKETS = Path("/tmp")  # noqa: S108
 LISTENERS = ("s3", "filer", "master", "volume", "admin")
 LOG_TAIL_BYTES = 2_000
 # Asks the kernel to end this process with the thread that started it, then becomes the store.
@@ -72,6 +74,7 @@ class ObjectStore:
         self.secret_access_key = secret_access_key or secrets.token_hex(20)
         self._folder = folder.resolve()
         self._wanted_port = port
+        self._sockets: tuple[Path, ...] = ()
         self._process: Process | None = None
         self._clients = S3Clients()
 
@@ -104,6 +107,10 @@ class ObjectStore:
         (self._folder / "data").mkdir(parents=True, exist_ok=True)
         ports = _free_ports(self._wanted_port)
         self.port = ports["s3"]
+        self._sockets = tuple(
+            SOCKETS / f"seaweedfs-{name}-grpc-{port + GRPC_OFFSET}.sock"
+            for name, port in ports.items()
+        )
         arguments = self._arguments(ports)
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -139,6 +146,7 @@ class ObjectStore:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+            _remove_dead(self._sockets)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -235,6 +243,18 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _remove_dead(sockets: Iterable[Path]) -> None:
+    """Removes those that nobody listens on: one that lives is of another store on our port."""
+    for path in sockets:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(os.fspath(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except OSError:  # it is not there, or not ours
+                continue
 
 
 def _is_up(client: "S3Client") -> bool:

@@ -120,6 +120,12 @@ class AdapterSettings(Settings):
         default=Path("/storage-config"),
         description="Folder with one JSON file a storage key, as the secret is mounted.",
     )
+    local_storage_roots: str = Field(
+        default="",
+        pattern=r"^(/[^:]*(:/[^:]*)*)?$",
+        description="Folders in which storage keys of type local may have their root: absolute"
+        " paths, colons between; none means that there are no such keys.",
+    )
     runtime_version: str = Field(
         default="", description="What the adapter tells nodes as the server's version."
     )

@@ -10,10 +10,10 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-
+from mesh.core.ids import StorageKey
+from mesh.storage.accounts import Account, read_account
 from mesh.storage.port import KeyInvalid, KeyNotFound
 
 POLL_S = 0.5
@@ -22,31 +22,10 @@ NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 OVERRIDES = frozenset({"type", "region", "bucket", "default_bucket"})
 
 
-class S3Account(BaseModel):
-    """One entry of type s3. Equal entries are equal accounts, so that it can key a cache."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, extra="ignore")
-
-    type: Literal["s3"]
-    access_key_id: SecretStr = Field(min_length=1)
-    secret_access_key: SecretStr = Field(min_length=1)
-    endpoint_url: str = Field(pattern=r"^https?://[^/@\s]+(/[^@\s]*)?$")
-    region: str = Field(default="us-east-1", min_length=1)
-    bucket: str = ""
-    # The older name of `bucket`, which wins.
-    default_bucket: str = ""
-    certificate: str = ""
-
-    @field_validator("certificate")
-    @classmethod
-    def _is_pem(cls, value: str) -> str:
-        if value and "-----BEGIN CERTIFICATE-----" not in value:
-            raise ValueError("is not a PEM certificate")
-        return value
-
-    def bucket_or(self, wanted: str) -> str:
-        """The bucket to use where a Predictor asks for `wanted` (empty: it names none)."""
-        return wanted or self.bucket or self.default_bucket
+def key_or_default(key: str, parameters: Mapping[str, str] = NO_PARAMETERS) -> StorageKey:
+    """The key that is meant; none means `default`, or `default_<type>` where a type is given."""
+    kind = parameters.get("type", "")
+    return StorageKey(key or (f"default_{kind}" if kind else "default"))
 
 
 class StorageKeys:
@@ -56,11 +35,13 @@ class StorageKeys:
         self._folder = folder
         self._poll_s = poll_s
 
-    def get(self, key: str, parameters: Mapping[str, str] = NO_PARAMETERS) -> S3Account:
+    def get(self, key: str, parameters: Mapping[str, str] = NO_PARAMETERS) -> Account:
         """The account of a key as its file is now, with a Predictor's parameters over it.
 
-        Blocking, like any read of a file. Raises KeyNotFound, or KeyInvalid with every problem.
+        No key means the default one. Blocking, like any read of a file. Raises KeyNotFound, or
+        KeyInvalid with every problem.
         """
+        key = key_or_default(key, parameters)
         content = _content(self._folder, key)
         if content is None:
             raise KeyNotFound(key)
@@ -130,11 +111,8 @@ def _parsed(content: bytes) -> tuple[dict[str, Any], str]:
     return (fields, "") if isinstance(fields, dict) else ({}, "it is not a JSON object")
 
 
-def _account(key: str, fields: Mapping[str, Any]) -> S3Account:
-    try:
-        return S3Account.model_validate(fields)
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_context=False, include_url=False)
-    # Raised out here, so that the error that holds the input is not its context.
-    problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found]
-    raise KeyInvalid(key, problems)
+def _account(key: str, fields: Mapping[str, Any]) -> Account:
+    account, problems = read_account(fields)
+    if account is None:
+        raise KeyInvalid(key, problems)
+    return account

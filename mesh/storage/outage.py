@@ -5,13 +5,15 @@ counts as a change of its storage key, which whoever loads models knows how to a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from mesh.core.ids import StorageKey
 from mesh.ops.tasks import Tasks
-from mesh.storage.keys import StorageKeys
+from mesh.storage.accounts import S3Account
+from mesh.storage.keys import StorageKeys, key_or_default
 from mesh.storage.port import StorageError, StoreUnreachable
 from mesh.storage.pull import Pulled
 from mesh.storage.transfer import PullRequest
@@ -58,7 +60,7 @@ class Outages:
         self._files = files
         self._keys = keys
         self._is_up = is_up
-        self._lost: set[str] = set()
+        self._lost: dict[StorageKey, Mapping[str, str]] = {}  # with a Predictor's parameters
         self._wake = asyncio.Event()
 
     async def pull(
@@ -69,7 +71,8 @@ class Outages:
             return await self._files.pull(request, target, progress)
         except StoreUnreachable:
             if len(self._lost) < MOST_KEYS:
-                self._lost.add(request.storage_key)
+                key = key_or_default(request.storage_key, request.parameters)
+                self._lost[key] = request.parameters
                 self._wake.set()
             raise
 
@@ -90,19 +93,19 @@ class Outages:
             self._wake.clear()
             if not self._lost:
                 await self._wake.wait()
-            for key in sorted(self._lost):
-                if await self._is_back(key):
-                    self._lost.discard(key)
+            for key, parameters in sorted(self._lost.items()):
+                if await self._is_back(key, parameters):
+                    del self._lost[key]
                     await found.put(key)
             await asyncio.sleep(PROBE_EVERY_S)
 
-    async def _is_back(self, key: str) -> bool:
+    async def _is_back(self, key: StorageKey, parameters: Mapping[str, str]) -> bool:
         """Also where the key can no longer be read: another pull will say what is wrong with it."""
         try:
-            account = await asyncio.to_thread(self._keys.get, key)
+            account = await asyncio.to_thread(self._keys.get, key, parameters)
         except StorageError:
             return True
-        return await self._is_up(account.endpoint_url)
+        return not isinstance(account, S3Account) or await self._is_up(account.endpoint_url)
 
 
 async def _forward(changes: AsyncIterator[str], found: asyncio.Queue[str]) -> None:

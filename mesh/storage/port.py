@@ -4,10 +4,13 @@ A store is blocking: it is called in threads, by several at a time. It says what
 gives an object's bytes; it writes no file and knows no target.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
+
+from mesh.storage.checksums import Checksum
 
 
 class StorageError(Exception):
@@ -60,11 +63,15 @@ class ObjectChanged(StorageError):
 
 
 class ReadBroken(StorageError):
-    """An object's bytes ended early or came damaged. Reading it once more may help."""
+    """An object's bytes came damaged. Reading it once more may help."""
 
     def __init__(self, name: str, what: str) -> None:
         super().__init__(f"object {name!r} came broken: {what}")
         self.name = name
+
+
+class ReadCut(ReadBroken):
+    """An object's bytes ended before the object did. Reading on from there may help."""
 
 
 class UnsafeName(StorageError):
@@ -126,6 +133,17 @@ class Listing:
     is_single: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What comes of an object: `chunks` may be short; `checksum` is of all of it, if it is known.
+
+    Iterating raises ReadCut where the bytes end early, and other StorageErrors.
+    """
+
+    chunks: Iterator[bytes]
+    checksum: Checksum | None = None
+
+
 class ObjectStore(Protocol):
     """One bucket, or whatever a store type calls it, opened with one account."""
 
@@ -137,10 +155,10 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def read(self, item: StoredObject) -> Generator[bytes, None, None]:
-        """The bytes of a listed object, in chunks; closing the generator drops the connection.
+    def read(self, item: StoredObject, start: int = 0) -> AbstractContextManager[Reading]:
+        """The bytes of a listed object from the byte `start` on; leaving drops the connection.
 
-        Raises ObjectChanged if it is no longer what was listed, ReadBroken if the bytes are not
-        those that the store has.
+        Raises ObjectChanged if it is no longer what was listed, ReadBroken if the store cannot
+        begin at `start`.
         """
         ...

@@ -9,14 +9,16 @@ import asyncio
 import contextlib
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mesh.storage.keys import S3Account, StorageKeys
+from mesh.storage.accounts import Account
+from mesh.storage.keys import StorageKeys, key_or_default
 from mesh.storage.port import ObjectStore
-from mesh.storage.s3 import S3Stores
+from mesh.storage.resumption import PAUSES_S
+from mesh.storage.stores import Stores
 from mesh.storage.transfer import PullRequest, Staged, Transfer, disk_errors
 
 PARALLEL = 10
@@ -26,7 +28,7 @@ STOP_S = 2.0
 PULLING = ".pulling-"
 REPLACED = ".replaced-"
 
-OpenStore = Callable[[str, S3Account, str], ObjectStore]
+OpenStore = Callable[[str, Account, str], ObjectStore]
 Progress = Callable[[int, int], None]
 
 
@@ -43,15 +45,23 @@ class Pulled:
 class Puller:
     """Pulls with the keys of one storage-config. Any number of pulls may run at a time.
 
-    `open_store` makes a store from a key's name, its account and a bucket (empty: the account's).
+    `open_store` makes a store from a key's name, its account and a bucket (empty: the account's);
+    without it, keys of type `local` may have their root in `local_roots`.
     """
 
     def __init__(
-        self, keys: StorageKeys, open_store: OpenStore | None = None, *, parallel: int = PARALLEL
+        self,
+        keys: StorageKeys,
+        open_store: OpenStore | None = None,
+        *,
+        local_roots: Sequence[Path] = (),
+        parallel: int = PARALLEL,
+        pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
         self._keys = keys
-        self._open_store = open_store or S3Stores().open
+        self._open_store = open_store or Stores(local_roots).open
         self._parallel = parallel
+        self._pauses_s = pauses_s
 
     async def pull(
         self, request: PullRequest, target: Path, progress: Progress | None = None
@@ -62,7 +72,7 @@ class Puller:
         StorageError. A cancellation leaves nothing behind; it waits for the threads, for a bound.
         """
         staging = _beside(target, PULLING)
-        transfer = Transfer(request, staging, _reporter(progress))
+        transfer = Transfer(request, staging, _reporter(progress), self._pauses_s)
         # One thread more than downloads: it lists, and waits for them.
         workers = ThreadPoolExecutor(self._parallel + 1, thread_name_prefix="pull")
         try:
@@ -81,8 +91,9 @@ class Puller:
         return _pulled(staged, target)
 
     def _opened(self, request: PullRequest) -> ObjectStore:
-        account = self._keys.get(request.storage_key, request.parameters)
-        return self._open_store(request.storage_key, account, request.bucket)
+        key = key_or_default(request.storage_key, request.parameters)
+        account = self._keys.get(key, request.parameters)
+        return self._open_store(key, account, request.bucket)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -2,29 +2,37 @@
 
 A client carries an account's credentials and certificate; a changed entry is another account and so
 gets another client. Making one costs tens of milliseconds: it is done in threads only.
+What the machine has set for other users of AWS (AWS_*, ~/.aws) is not looked at.
 """
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
+from botocore import UNSIGNED
 from botocore.config import Config
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES as VARIABLES
+from botocore.loaders import Loader
 from cachetools import LRUCache
 
-from mesh.storage.keys import S3Account
+from mesh.storage.accounts import S3Account
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from pydantic import SecretStr
 
 MOST_CLIENTS = 32
 CONNECT_TIMEOUT_S = 5
-READ_TIMEOUT_S = 30
-# A refused connection is tried once more; an answer that says no is not.
-ATTEMPTS = 2
+# A silent store is resumed five times (resumption.py), and a load has 90 s: so it says why.
+READ_TIMEOUT_S = 10
+# We try again ourselves: boto waits for up to a second before.
+ATTEMPTS = 1
 CONNECTIONS = 32
 
 
@@ -55,7 +63,7 @@ class S3Clients:
 
     def __init__(self, most: int = MOST_CLIENTS) -> None:
         self._lock = Lock()
-        self._session = boto3.session.Session()
+        self._session = isolated_session()
         self._opened = _Closing(most)
 
     def get(self, account: S3Account) -> "S3Client":
@@ -76,12 +84,39 @@ class S3Clients:
             "s3",
             endpoint_url=account.endpoint_url,
             region_name=account.region,
-            aws_access_key_id=account.access_key_id.get_secret_value(),
-            aws_secret_access_key=account.secret_access_key.get_secret_value(),
+            aws_access_key_id=_shown(account.access_key_id),
+            aws_secret_access_key=_shown(account.secret_access_key),
             verify=None if certificate is None else str(certificate),
             config=_config(account),
         )
+        client.meta.events.register("before-call.s3.GetObject", _ask_for_checksums)
         return _Opened(client, certificate)
+
+
+def isolated_session() -> boto3.session.Session:
+    """A session that reads no AWS_* variable and nothing below ~/.aws: all of it is our default.
+
+    Another's AWS_PROFILE must neither break us nor change what is done with an account.
+    """
+    unset = {name: (None, None, default, as_) for name, (_, _, default, as_) in VARIABLES.items()}
+    for file in ("config_file", "credentials_file"):
+        unset[file] = (None, None, os.devnull, None)
+    session = botocore.session.Session(session_vars=unset)
+    session.get_component("config_store").set_config_variable("s3", {})
+    models = Loader(
+        extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False
+    )
+    session.register_component("data_loader", models)
+    return boto3.session.Session(botocore_session=session)
+
+
+def _ask_for_checksums(params: dict[str, Any], **_: object) -> None:
+    """As ChecksumMode=ENABLED would, with which boto checks them: part by part, not resumed."""
+    params["headers"]["x-amz-checksum-mode"] = "ENABLED"
+
+
+def _shown(secret: "SecretStr | None") -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _certificate_file(pem: str) -> Path | None:
@@ -97,7 +132,7 @@ def _config(account: S3Account) -> Config:
     host = urlsplit(account.endpoint_url).hostname or ""
     is_amazon = host.endswith(".amazonaws.com")
     return Config(
-        signature_version="s3v4",
+        signature_version=UNSIGNED if account.is_anonymous else "s3v4",
         s3={"addressing_style": "auto" if is_amazon else "path"},
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,

@@ -38,6 +38,7 @@ class Place:
     bucket: str
     endpoint: str
     region: str
+    is_anonymous: bool = False
 
     def __str__(self) -> str:
         return f"bucket {self.bucket!r}"
@@ -65,6 +66,10 @@ def bucket_unnameable(place: Place) -> StorageError:
 
 
 def _access_denied(place: Place) -> StorageError:
+    if place.is_anonymous:
+        return AccessRefused(
+            f"access to {place} denied without credentials (storage key {place.key!r})"
+        )
     return AccessRefused(f"access to {place} denied (storage key {place.key!r})")
 
 
@@ -99,7 +104,7 @@ CODES: dict[str, Callable[[Place], StorageError]] = {
     "503": _busy("status 503"),
     "504": _busy("status 504"),
 }
-OBJECT_CHANGED = frozenset({"NoSuchKey", "PreconditionFailed", "404", "412"})
+OBJECT_CHANGED = frozenset({"NoSuchKey", "PreconditionFailed", "InvalidRange", "404", "412", "416"})
 
 
 def in_words(error: BotoCoreError | ClientError, place: Place, name: str = "") -> StorageError:

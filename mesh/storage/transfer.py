@@ -6,7 +6,7 @@ is looked at before each chunk; the threads that are still at work then leave by
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -22,9 +22,11 @@ from mesh.storage.port import (
     ObjectNotFound,
     ObjectStore,
     ReadBroken,
+    ReadCut,
     StorageError,
     StoredObject,
 )
+from mesh.storage.resumption import Patience, read_whole
 
 # Beside the model's own files: where ModelMesh's runtimes look for a schema.
 SCHEMA = PurePosixPath("_schema.json")
@@ -61,14 +63,22 @@ class Staged:
 
 
 class Transfer:
-    """One pull into `staging`, once. `report` is called from several threads."""
+    """One pull into `staging`, once. `report` is called from several threads.
+
+    `pauses_s` are those before each resumption of a read that makes no progress.
+    """
 
     def __init__(
-        self, request: PullRequest, staging: Path, report: Callable[[int, int], None]
+        self,
+        request: PullRequest,
+        staging: Path,
+        report: Callable[[int, int], None],
+        pauses_s: Sequence[float],
     ) -> None:
         self._request = request
         self._staging = staging
         self._report = report
+        self._pauses_s = pauses_s
         self._stopped = Event()
         self._counting = Lock()
         self._done_bytes = 0
@@ -138,10 +148,12 @@ class Transfer:
         self._check()
 
     def _fetch(self, store: ObjectStore, item: StoredObject) -> None:
-        """One object; read again, up to three times in all, if its bytes came broken."""
+        """One object; read again, up to three times in all, if its bytes came damaged."""
         for attempt in range(1, READS + 1):
             try:
                 return self._write(store, item)
+            except ReadCut:
+                raise  # it was resumed as often as makes sense
             except ReadBroken:
                 if attempt == READS:
                     raise
@@ -160,16 +172,17 @@ class Transfer:
             raise
 
     def _chunks(self, store: ObjectStore, item: StoredObject) -> Iterator[bytes]:
-        """What the store sends, which must be as many bytes as it listed; a stop ends it."""
+        """All of the object; a stop ends it before the next chunk."""
         self._check()
-        sent_bytes = 0
-        with closing(store.read(item)) as read:
+        patience = Patience(self._pauses_s, self._pause)
+        with closing(read_whole(store, item, patience)) as read:
             for chunk in read:
                 self._check()
-                sent_bytes += len(chunk)
                 yield chunk
-        if sent_bytes != item.size_bytes:
-            raise ReadBroken(item.name, f"it has {sent_bytes} of {item.size_bytes} bytes")
+
+    def _pause(self, pause_s: float) -> None:
+        self._stopped.wait(pause_s)
+        self._check()
 
     def _count(self, more_bytes: int) -> None:
         with self._counting:

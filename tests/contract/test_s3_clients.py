@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from mesh.storage.keys import S3Account
+from mesh.storage.accounts import S3Account
 from mesh.storage.port import StoreUnreachable
 from mesh.storage.s3 import S3Stores
 from mesh.storage.s3_clients import S3Clients

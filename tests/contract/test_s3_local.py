@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.local.object_store import ObjectStore, StoreDidNotStart
-from mesh.storage.keys import S3Account
+from mesh.local.object_store import SOCKETS, ObjectStore, StoreDidNotStart
+from mesh.storage.accounts import S3Account
 
 pytest_plugins = ["tests.support.s3"]
 
@@ -59,6 +59,31 @@ async def test_store_on_a_taken_port_does_not_start_and_says_why(s3_server, tmp_
     with pytest.raises(StoreDidNotStart, match="port"):
         await store.start()
     assert store.pid is None
+
+
+async def test_store_stopped_or_killed_leaves_no_socket_and_takes_no_other(tmp_path, s3_server):
+    others = sockets(s3_server.store)
+    assert others != []
+    store = ObjectStore(tmp_path / "s3")
+    async with store:
+        assert store.pid is not None
+        own = sockets(store)
+        os.kill(store.pid, signal.SIGKILL)
+        assert await asyncio.to_thread(has_ended, store.pid, DEADLINE_S)
+    assert any(path.name.startswith("seaweedfs-s3-grpc-") for path in own)
+    assert [path for path in own if path.exists()] == []
+    taken = ObjectStore(tmp_path / "taken", port=s3_server.store.port)
+    with pytest.raises(StoreDidNotStart):
+        await taken.start()
+    assert sockets(s3_server.store) == others
+
+
+def sockets(store: ObjectStore) -> list[Path]:
+    """Those of its ports in /tmp, which it gave the store's process."""
+    arguments = Path(f"/proc/{store.pid}/cmdline").read_text().split("\0") if store.pid else []
+    ports = [each.split("=")[1] for each in arguments if ".port=" in each]
+    patterns = [f"seaweedfs-*-grpc-{int(port) + 10_000}.sock" for port in ports]
+    return sorted(path for pattern in patterns for path in SOCKETS.glob(pattern))
 
 
 async def test_store_stop_without_start_does_nothing(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mesh.core.ids import StorageKey
+from mesh.storage.checksums import strongest
 from mesh.storage.keys import StorageKeys
 from mesh.storage.port import (
     AccessRefused,
@@ -30,6 +31,25 @@ from mesh.storage.s3 import S3Stores
 from mesh.storage.transfer import PullRequest
 
 pytest_plugins = ["tests.support.s3"]
+
+# Each would break boto3, or send it elsewhere.
+BROKEN_AWS = {
+    "AWS_PROFILE": "nobody",
+    "AWS_DEFAULT_PROFILE": "nobody",
+    "AWS_CA_BUNDLE": "/nowhere.pem",
+    "AWS_CONFIG_FILE": "/proc/self/mem",
+    "AWS_DATA_PATH": "/proc",
+    "AWS_DEFAULTS_MODE": "broken",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+    "AWS_MAX_ATTEMPTS": "many",
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "broken",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION": "broken",
+    "AWS_RETRY_MODE": "broken",
+    "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT": "broken",
+    "AWS_SESSION_TOKEN": "broken",
+    "AWS_USE_FIPS_ENDPOINT": "true",
+}
 
 
 @pytest.fixture
@@ -55,7 +75,7 @@ def puller(tmp_path):
 def key(s3_server, bucket, tmp_path):
     """Writes the storage key `k`, by default for the test's bucket."""
 
-    def write(**changed: str) -> None:
+    def write(**changed: str | None) -> None:
         s3_server.write_key(tmp_path / "config", "k", bucket, **changed)
 
     write()
@@ -210,6 +230,11 @@ async def test_pull_changed_key_is_used_by_the_next_pull(s3_server, bucket, key,
             "credentials refused: access_key_id is unknown (storage key 'k')",
         ),
         (
+            {"access_key_id": None, "secret_access_key": None, "bucket": "closed"},
+            AccessRefused,
+            "access to bucket 'closed' denied without credentials (storage key 'k')",
+        ),
+        (
             {"bucket": "missing"},
             BucketNotFound,
             "bucket 'missing' does not exist (storage key 'k')",
@@ -296,7 +321,7 @@ async def test_pull_damaged_bytes_are_read_again(s3_server, bucket, proxy, key, 
 
 
 @pytest.mark.parametrize(
-    ("how", "what"), [("flip", "its MD5 is not its ETag"), ("cut", "the connection ended")]
+    ("how", "what"), [("flip", "its MD5 is not the store's"), ("cut", "the connection ended")]
 )
 async def test_pull_bytes_that_stay_broken_are_an_error(
     s3_server, bucket, proxy, key, puller, target, how, what
@@ -307,6 +332,130 @@ async def test_pull_bytes_that_stay_broken_are_an_error(
     error = await refused(puller, request("m"), target)
     assert isinstance(error, ReadBroken)
     assert what in error.reason
+
+
+async def test_pull_cut_off_goes_on_where_it_stopped_if_the_object_is_the_same(
+    s3_server, bucket, proxy, key, puller, target
+):
+    content = os.urandom(1_000_000)
+    s3_server.put(bucket, "m", content)
+    key(endpoint_url=proxy.endpoint_url)
+    proxy.spoil("/m", "cut", times=2)
+    seen = list[int]()
+    pulled = await puller.pull(request("m"), target, lambda done, total: seen.append(done))
+    assert pulled.path.read_bytes() == content
+    assert proxy.headers("m", "range") == ["", "bytes=500000-", "bytes=750000-"]
+    assert set(proxy.headers("m", "if-match")) == {f'"{md5(content)}"'}
+    assert seen == sorted(seen)
+
+
+async def test_pull_cut_off_is_checked_as_a_whole(s3_server, bucket, proxy, key, puller, target):
+    content = os.urandom(100_000)
+    s3_server.put(bucket, "m", content)
+    key(endpoint_url=proxy.endpoint_url)
+    proxy.spoil("/m", "cut", times=1)
+    # The rest comes damaged, and so all of it is read again.
+    proxy.when_cut(lambda: proxy.spoil("/m", "flip", times=1))
+    pulled = await puller.pull(request("m"), target)
+    assert pulled.path.read_bytes() == content
+    assert proxy.headers("m", "range") == ["", "bytes=50000-", ""]
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+async def test_pull_cut_off_whose_object_changes_is_not_patched_together(
+    s3_server, bucket, proxy, key, puller, target, is_removed
+):
+    s3_server.put(bucket, "m", b"a" * 100_000)
+    key(endpoint_url=proxy.endpoint_url)
+    proxy.spoil("/m", "cut", times=1)
+    client = s3_server.store.client()
+    proxy.when_cut(
+        lambda: (
+            client.delete_object(Bucket=bucket, Key="m")
+            if is_removed
+            else client.put_object(Bucket=bucket, Key="m", Body=b"b" * 100_000)
+        )
+    )
+    error = await refused(puller, request("m"), target)
+    assert isinstance(error, ObjectChanged)
+    assert error.reason == f"object 'm' in bucket '{bucket}' changed while it was pulled"
+    assert proxy.headers("m", "range") == ["", "bytes=50000-"]
+
+
+async def test_pull_store_that_ignores_the_range_is_read_anew(
+    s3_server, bucket, proxy, key, puller, target
+):
+    content = os.urandom(100_000)
+    s3_server.put(bucket, "m", content)
+    s3_server.make_public(bucket)  # a signature has the range in it
+    key(endpoint_url=proxy.endpoint_url, access_key_id=None, secret_access_key=None)
+    proxy.spoil("/m", "cut", times=1)
+    proxy.ignore_ranges()
+    assert (await puller.pull(request("m"), target)).path.read_bytes() == content
+    assert proxy.headers("m", "range") == ["", "bytes=50000-", ""]
+
+
+async def test_pull_checks_the_additional_checksum_that_the_store_has(
+    s3_server, bucket, proxy, key, puller, target
+):
+    client = s3_server.store.client()
+    client.put_object(Bucket=bucket, Key="m", Body=b"m" * 1000, ChecksumAlgorithm="SHA256")
+    key(endpoint_url=proxy.endpoint_url)
+    assert (await puller.pull(request("m"), target)).size_bytes == 1000
+    assert proxy.headers("m", "x-amz-checksum-mode") == ["ENABLED"]
+    proxy.spoil("/m", "flip")
+    with pytest.raises(ReadBroken, match="object 'm' came broken: its SHA256 is not the store's"):
+        await puller.pull(request("m"), target)
+
+
+@pytest.mark.parametrize("algorithm", ["SHA256", "SHA1", "CRC32"])
+def test_additional_checksum_is_computed_as_the_store_does(s3_server, bucket, algorithm):
+    client = s3_server.store.client()
+    client.put_object(Bucket=bucket, Key="m", Body=b"a model", ChecksumAlgorithm=algorithm)
+    headers = client.get_object(Bucket=bucket, Key="m")["ResponseMetadata"]["HTTPHeaders"]
+    found = strongest("", headers)
+    assert found is not None
+    assert found.algorithm == algorithm
+    running = found.running()
+    running.update(b"a model")
+    assert running.digest() == found.digest
+
+
+async def test_pull_without_credentials_is_not_signed_and_gets_what_is_public(
+    s3_server, bucket, proxy, key, puller, target
+):
+    s3_server.put(bucket, "m", b"public")
+    s3_server.make_public(bucket)
+    anonymous = {"access_key_id": None, "secret_access_key": None}
+    key(endpoint_url=proxy.endpoint_url, **anonymous)
+    assert (await puller.pull(request("m"), target)).path.read_bytes() == b"public"
+    assert proxy.headers("m", "authorization") == [""]
+
+
+async def test_pull_looks_at_nothing_that_the_machine_has_set_for_aws(
+    s3_server, bucket, key, target, tmp_path, monkeypatch
+):
+    s3_server.put(bucket, "m", b"m")
+    broken = tmp_path / "home" / ".aws"
+    (broken / "models" / "s3" / "2006-03-01").mkdir(parents=True)
+    for name in ("config", "credentials", "models/endpoints.json"):
+        (broken / name).write_text("[broken")
+    (broken / "models" / "s3" / "2006-03-01" / "service-2.json").write_text("broken")
+    monkeypatch.setenv("HOME", str(broken.parent))
+    for name, value in BROKEN_AWS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.store.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.store.secret_access_key)
+    with closing(S3Stores()) as stores:
+        puller = Puller(StorageKeys(tmp_path / "config"), stores.open)
+        assert (await puller.pull(request("m"), target)).size_bytes == 1
+        key(access_key_id=None, secret_access_key=None)
+        with pytest.raises(AccessRefused, match="denied without credentials"):
+            await puller.pull(request("m"), target)
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 async def test_pull_object_of_parts_has_no_md5_to_check(s3_server, bucket, key, puller, target):

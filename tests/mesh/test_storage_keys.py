@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh.storage.keys import S3Account, StorageKeys
+from mesh.storage.accounts import LocalAccount, S3Account
+from mesh.storage.keys import StorageKeys
 from mesh.storage.port import KeyInvalid, KeyNotFound
 
 ENTRY = {
@@ -92,7 +93,7 @@ def test_get_keeps_the_suffix_as_part_of_the_key(tmp_path):
 
 @pytest.mark.parametrize(
     "key",
-    ["nope", "", ".", "..", "../k", "sub/k", "/etc/hostname", "k\0", ".hidden", "sub", "x" * 999],
+    ["nope", ".", "..", "../k", "sub/k", "/etc/hostname", "k\0", ".hidden", "sub", "x" * 999],
 )
 def test_get_what_is_no_plain_file_of_the_folder_is_not_found(tmp_path, key):
     folder = tmp_path / "config"
@@ -125,11 +126,66 @@ def test_get_bad_endpoint_is_a_problem_of_its_field(tmp_path, url):
 
 
 def test_get_other_type_says_what_is_known(tmp_path):
-    assert "type: Input should be 's3'" in problems_of(written(tmp_path, type="gcs"))
+    text = problems_of(written(tmp_path, type="hush-hush-hush"))
+    assert text.endswith("type: unknown, it is one of local, s3")
 
 
-def test_get_certificate_that_is_none_is_a_problem(tmp_path):
-    assert "certificate: " in problems_of(written(tmp_path, certificate="hush-hush-hush"))
+def test_get_without_type_says_what_is_known(tmp_path):
+    text = problems_of(written(tmp_path, type=None))
+    assert text.endswith("type: required, it is one of local, s3")
+
+
+def test_get_type_may_come_from_the_parameters(tmp_path):
+    assert isinstance(written(tmp_path, type=None).get("k", {"type": "s3"}), S3Account)
+
+
+@pytest.mark.parametrize(("parameters", "key"), [({}, "default"), ({"type": "s3"}, "default_s3")])
+def test_get_no_key_means_the_default_one_of_the_type(tmp_path, parameters, key):
+    keys = written(tmp_path, key, region=key)
+    assert keys.get("", parameters).region == key
+    (tmp_path / key).unlink()
+    with pytest.raises(KeyNotFound, match=f"Storage secretKey not found: {key}"):
+        keys.get("", parameters)
+
+
+def test_get_without_credentials_is_anonymous(tmp_path):
+    account = written(tmp_path, access_key_id=None, secret_access_key=None).get("k")
+    assert account.is_anonymous
+    assert not written(tmp_path).get("k").is_anonymous
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"secret_access_key": None}, "secret_access_key: required, since there is an access_key"),
+        ({"access_key_id": None}, "secret_access_key: needs an access_key_id; without both,"),
+        ({"access_key_id": ""}, "access_key_id: "),
+        ({"secret_access_key": ""}, "secret_access_key: "),
+        ({"access_key_id": "", "secret_access_key": ""}, "secret_access_key: "),
+    ],
+)
+def test_get_half_of_the_credentials_is_a_problem(tmp_path, changed, problem):
+    assert problem in problems_of(written(tmp_path, **changed))
+
+
+def local(folder: Path, root: str) -> StorageKeys:
+    (folder / "k").write_text(json.dumps({"type": "local", "root": root}))
+    return StorageKeys(folder)
+
+
+def test_get_local_entry_is_its_root(tmp_path):
+    assert local(tmp_path, "/models").get("k") == LocalAccount(type="local", root="/models")
+
+
+@pytest.mark.parametrize("root", ["", "models", "../models", "/mo\ndels", "/\0"])
+def test_get_local_root_that_is_no_absolute_path_is_a_problem(tmp_path, root):
+    assert "root: must be an absolute path" in problems_of(local(tmp_path, root))
+
+
+@pytest.mark.parametrize("begin", ["", "-----BEGIN CERTIFICATE-----\n"])
+def test_get_certificate_that_is_none_is_a_problem(tmp_path, begin):
+    text = problems_of(written(tmp_path, certificate=f"{begin}hush-hush-hush"))
+    assert "certificate: is not a PEM certificate" in text
 
 
 @pytest.mark.parametrize(

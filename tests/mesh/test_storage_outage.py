@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.core.ids import StorageKey
 from mesh.storage.keys import StorageKeys
 from mesh.storage.outage import Outages, is_listening
 from mesh.storage.port import KeyNotFound, StoreUnreachable
@@ -62,6 +63,30 @@ async def test_store_that_is_back_after_a_failed_pull_is_told_once(tmp_path):
     done, _ = await asyncio.wait([again], timeout=0.6)
     assert not done
     again.cancel()
+
+
+async def test_probe_reads_the_key_as_the_pull_did(tmp_path):
+    up = asyncio.Event()
+    source = outages(tmp_path, up, StoreUnreachable("no answer"))
+    untyped = {name: value for name, value in ENTRY.items() if name != "type"}
+    (tmp_path / "default_s3").write_text(json.dumps(untyped))
+    told = asyncio.ensure_future(anext(source.changes()))  # noqa: TID251
+    asked = PullRequest(StorageKey(""), "model", parameters={"type": "s3"})
+    with pytest.raises(StoreUnreachable):
+        await source.pull(asked, tmp_path / "target")
+    done, _ = await asyncio.wait([told], timeout=0.6)
+    assert not done  # read without the parameters the key is wrong, and counts as back
+    up.set()
+    async with asyncio.timeout(0.5):
+        assert await told == "default_s3"
+
+
+async def test_key_that_is_a_local_folder_by_now_counts_as_back(tmp_path):
+    source = outages(tmp_path, asyncio.Event(), StoreUnreachable("no answer"))
+    await pull(source, StoreUnreachable, tmp_path)
+    (tmp_path / "k").write_text(json.dumps({"type": "local", "root": "/models"}))
+    async with asyncio.timeout(2):
+        assert await anext(source.changes()) == "k"
 
 
 async def test_failure_of_another_kind_is_not_probed(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mesh.core.ids import StorageKey
+from mesh.storage.checksums import Checksum
 from mesh.storage.keys import StorageKeys
 from mesh.storage.port import (
     DiskFailed,
@@ -17,6 +18,7 @@ from mesh.storage.port import (
     KeyNotFound,
     ObjectNotFound,
     ReadBroken,
+    ReadCut,
     StoreUnreachable,
     UnsafeName,
 )
@@ -152,7 +154,7 @@ async def test_pull_failure_leaves_the_old_target_and_nothing_else(keys, models,
     (models / "t").mkdir()
     (models / "t" / "old").write_text("old")
     with pytest.raises(kind):
-        await Puller(keys, failing(error).open).pull(request("m"), models / "t")
+        await Puller(keys, failing(error).open, pauses_s=()).pull(request("m"), models / "t")
     assert files(models) == {"t/old": b"old"}
     assert [path.name for path in models.iterdir()] == ["t"]
 
@@ -173,14 +175,15 @@ async def test_pull_more_than_the_disk_has_fails_before_the_first_read(keys, mod
 
 async def test_pull_broken_read_is_tried_again_and_counted_once(keys, models):
     seen = list[int]()
-    listed = {"s": 3}
+    listed = {"s": 1}
     store = FakeObjectStore(TREE, listed_bytes=listed)
-    with pytest.raises(ReadBroken, match="2 of 3 bytes"):
+    with pytest.raises(ReadBroken, match="over 1 bytes"):
         await Puller(keys, store.open).pull(
             request("s"), models / "t", lambda done, total: seen.append(done)
         )
     assert store.reads == ["s"] * 3
-    assert max(seen) == 2
+    assert store.starts == [0, 0, 0]
+    assert max(seen) == 0
 
 
 async def test_pull_read_that_breaks_once_succeeds(keys, models):
@@ -193,6 +196,57 @@ async def test_pull_read_that_breaks_once_succeeds(keys, models):
 
     await Puller(keys, FakeObjectStore(TREE, before_read).open).pull(request("s"), models / "t")
     assert files(models) == {"t/s": b"{}"}
+
+
+async def test_pull_resumed_read_counts_each_byte_once(keys, models):
+    seen = list[int]()
+    store = FakeObjectStore(TREE, cuts={"one.joblib": [2, 1]})
+    pulled = await Puller(keys, store.open, pauses_s=(0, 0)).pull(
+        request("one.joblib"), models / "t", lambda done, total: seen.append(done)
+    )
+    assert pulled.path.read_bytes() == b"12345"
+    assert (store.starts, seen) == ([0, 2, 3], [0, 2, 3, 5])
+
+
+async def test_pull_damaged_read_begins_anew_and_counts_back(keys, models):
+    seen = list[int]()
+    wrong = {"s": Checksum("CRC32", b"none")}
+    store = FakeObjectStore(TREE, checksums=wrong)
+    with pytest.raises(ReadBroken, match="its CRC32 is not the store's"):
+        await Puller(keys, store.open).pull(
+            request("s"), models / "t", lambda done, total: seen.append(done)
+        )
+    assert store.starts == [0, 0, 0]
+    assert seen == [0, 2, 0, 2, 0, 2, 0]
+
+
+async def test_pull_cut_for_good_is_not_begun_anew(keys, models):
+    store = FakeObjectStore(TREE, cuts={"s": [1, 0, 0]})
+    with pytest.raises(ReadCut):
+        await Puller(keys, store.open, pauses_s=(0, 0)).pull(request("s"), models / "t")
+    assert store.starts == [0, 1, 1]
+
+
+async def test_pull_cancelled_in_the_pause_before_a_resumption_ends_at_once(keys, models):
+    store = FakeObjectStore(TREE, cuts={"s": [1]})
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
+        puller = Puller(keys, store.open, pauses_s=(60,))
+        pull = group.create_task(puller.pull(request("s"), models / "t"))
+        await asyncio.to_thread(store.wait_for_closed, 1)
+        pull.cancel()
+    assert pull.cancelled()
+    assert store.starts == [0]
+    assert list(models.iterdir()) == []
+
+
+async def test_pull_without_a_key_uses_the_default_one(keys, models, tmp_path):
+    for key in ("default", "default_s3"):
+        (tmp_path / "config" / key).write_text(json.dumps(ENTRY))
+    store = FakeObjectStore(TREE)
+    for parameters in ({}, {"type": "s3"}):
+        asked = PullRequest(StorageKey(""), "s", parameters=parameters)
+        await Puller(keys, store.open).pull(asked, models / "t")
+    assert [key for key, _, _ in store.opened] == ["default", "default_s3"]
 
 
 async def test_pull_fetches_ten_at_once_and_no_more(keys, models):

@@ -6,7 +6,7 @@ The Host header is passed on as it came, so that signatures stay valid.
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,18 +27,22 @@ class _Rules:
     upstream: tuple[str, int]
     changed: Condition = field(default_factory=Condition)
     gets: list[str] = field(default_factory=list)
+    headers: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     held: int = 0
     gates: set[str] = field(default_factory=set)
     spoiled: dict[str, tuple[Spoiled, int]] = field(default_factory=dict)
+    when_cut: Callable[[], None] = lambda: None
+    ignored: frozenset[str] = frozenset()
     replaced: dict[bytes, bytes] = field(default_factory=dict)
 
     def is_shut(self, path: str) -> bool:
         return any(gate in path for gate in self.gates)
 
-    def arrived(self, path: str) -> None:
+    def arrived(self, path: str, headers: dict[str, str]) -> None:
         """Counts a GET of an object, and comes back when no gate is before it."""
         with self.changed:
             self.gets.append(path)
+            self.headers.append((path, headers))
             self.held += 1
             self.changed.notify_all()
             self.changed.wait_for(lambda: not self.is_shut(path))
@@ -84,6 +88,12 @@ class GatedProxy:
         with self._rules.changed:
             return sum(path.endswith(f"/{key}") for path in self._rules.gets)
 
+    def headers(self, key: str, name: str) -> list[str]:
+        """What each GET of the object `key` had in the header `name` (lower case), or nothing."""
+        with self._rules.changed:
+            seen = [headers for path, headers in self._rules.headers if path.endswith(f"/{key}")]
+        return [headers.get(name, "") for headers in seen]
+
     def hold(self, path_substring: str) -> None:
         """From now on GETs of objects whose `/bucket/key` contains this wait for `release`."""
         with self._rules.changed:
@@ -106,6 +116,16 @@ class GatedProxy:
         """Flips a bit of the next so many GETs' bodies, or cuts them in half."""
         with self._rules.changed:
             self._rules.spoiled[path_substring] = (how, times)
+
+    def when_cut(self, act: Callable[[], None]) -> None:
+        """`act` is called between the half of a body that is cut, and the connection's end."""
+        with self._rules.changed:
+            self._rules.when_cut = act
+
+    def ignore_ranges(self) -> None:
+        """From now on objects come whole, whatever is asked for."""
+        with self._rules.changed:
+            self._rules.ignored = frozenset({"range"})
 
     def replace_in_listings(self, old: bytes, new: bytes) -> None:
         """Makes listings lie, such as about names that the store itself would not take."""
@@ -152,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         is_object = self.command == "GET" and path.count("/") > 1 and not path.endswith("/")
         if is_object:
-            rules.arrived(path)
+            rules.arrived(path, {name.lower(): value for name, value in self.headers.items()})
         with self._asked(body) as answer:
             if is_object:
                 self._answer(answer, rules.take_spoiling(path))
@@ -169,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
-                if name.lower() not in HOP_BY_HOP:
+                if name.lower() not in HOP_BY_HOP | self.server.rules.ignored:
                     upstream.putheader(name, value)
             upstream.endheaders(body or None)
             with upstream.getresponse() as answer:
@@ -192,6 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
             if left is not None:
                 left -= len(chunk)
         if how == "cut":
+            self.server.rules.when_cut()
             self.close_connection = True
 
     def _answer_listing(self, answer: HTTPResponse) -> None:

@@ -39,11 +39,23 @@ class S3Server:
     def put(self, bucket: str, key: str, content: Path | bytes) -> None:
         self._run(self.store.put(bucket, key, content))
 
-    def entry(self, bucket: str, /, **changed: str) -> dict[str, str]:
-        """The storage-config entry of a bucket, with some fields changed."""
-        return {**self.store.storage_entry(bucket), **changed}
+    def make_public(self, bucket: str) -> None:
+        """Lets anybody read the bucket, without an account."""
+        allowed = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": ["s3:GetObject", "s3:ListBucket"],
+            "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+        }
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+        self.store.client().put_bucket_policy(Bucket=bucket, Policy=policy)
 
-    def write_key(self, folder: Path, key: str, bucket: str, /, **changed: str) -> None:
+    def entry(self, bucket: str, /, **changed: str | None) -> dict[str, str]:
+        """The storage-config entry of a bucket, with some fields changed; None leaves one out."""
+        fields = {**self.store.storage_entry(bucket), **changed}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def write_key(self, folder: Path, key: str, bucket: str, /, **changed: str | None) -> None:
         """Writes an entry into a storage-config folder."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / key).write_text(json.dumps(self.entry(bucket, **changed)))
