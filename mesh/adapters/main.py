@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from mesh.adapters.events import Events
 from mesh.adapters.flight import Tools
@@ -80,7 +81,8 @@ async def serve_adapter(
     name, server = SERVERS[server_type](settings)
     keys = StorageKeys(settings.storage_config_dir)
     try:
-        files = Outages(Puller(keys), keys)
+        roots = [Path(root) for root in settings.local_storage_roots.split(":") if root]
+        files = Outages(Puller(keys, local_roots=roots), keys)
         await serve_models(settings, stop, name, server, files, files)
     finally:
         await server.close()

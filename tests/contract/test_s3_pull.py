@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import os
 import socket
+import subprocess
+import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -395,6 +397,18 @@ async def test_pull_store_that_ignores_the_range_is_read_anew(
     assert proxy.headers("m", "range") == ["", "bytes=50000-", ""]
 
 
+async def test_pull_store_that_never_sends_the_rest_is_told_of(
+    s3_server, bucket, proxy, key, puller, target
+):
+    s3_server.put(bucket, "m", b"m" * 1000)
+    s3_server.make_public(bucket)
+    key(endpoint_url=proxy.endpoint_url, access_key_id=None, secret_access_key=None)
+    proxy.spoil("/m", "cut")
+    proxy.ignore_ranges()
+    error = await refused(puller, request("m"), target)
+    assert error.reason == "object 'm' came broken: the store does not send the rest of it"
+
+
 async def test_pull_checks_the_additional_checksum_that_the_store_has(
     s3_server, bucket, proxy, key, puller, target
 ):
@@ -436,12 +450,8 @@ async def test_pull_looks_at_nothing_that_the_machine_has_set_for_aws(
     s3_server, bucket, key, target, tmp_path, monkeypatch
 ):
     s3_server.put(bucket, "m", b"m")
-    broken = tmp_path / "home" / ".aws"
-    (broken / "models" / "s3" / "2006-03-01").mkdir(parents=True)
-    for name in ("config", "credentials", "models/endpoints.json"):
-        (broken / name).write_text("[broken")
-    (broken / "models" / "s3" / "2006-03-01" / "service-2.json").write_text("broken")
-    monkeypatch.setenv("HOME", str(broken.parent))
+    write_broken_home(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     for name, value in BROKEN_AWS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.store.access_key_id)
@@ -452,6 +462,25 @@ async def test_pull_looks_at_nothing_that_the_machine_has_set_for_aws(
         key(access_key_id=None, secret_access_key=None)
         with pytest.raises(AccessRefused, match="denied without credentials"):
             await puller.pull(request("m"), target)
+
+
+def test_clients_look_at_nothing_below_the_home_of_the_machine(tmp_path):
+    write_broken_home(tmp_path)
+    program = """
+from mesh.storage.s3_clients import isolated_session
+isolated_session().client("s3", region_name="r", endpoint_url="http://localhost")
+"""
+    # A program of its own, since boto3 notes the home when it is imported.
+    subprocess.run([sys.executable, "-c", program], env={"HOME": str(tmp_path)}, check=True)
+
+
+def write_broken_home(home: Path) -> None:
+    models = home / ".aws" / "models"
+    (models / "s3" / "2006-03-01").mkdir(parents=True)
+    for name in ("config", "credentials"):
+        (home / ".aws" / name).write_text("[broken")
+    for name in ("endpoints.json", "s3/2006-03-01/service-2.json"):
+        (models / name).write_text("broken")
 
 
 def md5(content: bytes) -> str:

@@ -22,7 +22,7 @@ from mesh.storage.port import (
     StoreUnreachable,
     UnsafeName,
 )
-from mesh.storage.pull import Puller, remove_leftovers
+from mesh.storage.pull import STOP_S, Puller, remove_leftovers
 from mesh.storage.transfer import PullRequest
 from tests.support.fake_object_store import FakeObjectStore
 
@@ -229,7 +229,7 @@ async def test_pull_cut_for_good_is_not_begun_anew(keys, models):
 
 async def test_pull_cancelled_in_the_pause_before_a_resumption_ends_at_once(keys, models):
     store = FakeObjectStore(TREE, cuts={"s": [1]})
-    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(STOP_S / 2), asyncio.TaskGroup() as group:
         puller = Puller(keys, store.open, pauses_s=(60,))
         pull = group.create_task(puller.pull(request("s"), models / "t"))
         await asyncio.to_thread(store.wait_for_closed, 1)
