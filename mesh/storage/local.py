@@ -153,11 +153,6 @@ class LocalStore:
             raise StoreFailed(f"{place!r} cannot be read: {error.strerror} {key}") from error
 
 
-def local_roots(text: str) -> tuple[Path, ...]:
-    """The setting LOCAL_STORAGE_ROOTS as folders: absolute paths with colons between."""
-    return tuple(Path(root) for root in text.split(":") if root)
-
-
 def open_local(key: str, account: LocalAccount, bucket: str, allowed: Sequence[Path]) -> LocalStore:
     """The store of an account whose root is in one of the `allowed` folders."""
     if bucket:

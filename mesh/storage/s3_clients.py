@@ -61,7 +61,8 @@ class _Closing(LRUCache[S3Account, _Opened]):
 class S3Clients:
     """Safe to call from several threads. `close` drops every connection that is idle."""
 
-    def __init__(self, most: int = MOST_CLIENTS) -> None:
+    def __init__(self, most: int = MOST_CLIENTS, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+        self._read_timeout_s = read_timeout_s
         self._lock = Lock()
         self._session = isolated_session()
         self._opened = _Closing(most)
@@ -87,7 +88,7 @@ class S3Clients:
             aws_access_key_id=_shown(account.access_key_id),
             aws_secret_access_key=_shown(account.secret_access_key),
             verify=None if certificate is None else str(certificate),
-            config=_config(account),
+            config=_config(account, self._read_timeout_s),
         )
         client.meta.events.register("before-call.s3.GetObject", _ask_for_checksums)
         return _Opened(client, certificate)
@@ -127,7 +128,7 @@ def _certificate_file(pem: str) -> Path | None:
     return Path(file.name)
 
 
-def _config(account: S3Account) -> Config:
+def _config(account: S3Account, read_timeout_s: float) -> Config:
     """Path-style, as any store but Amazon's needs, and checksums only where S3 demands them."""
     host = urlsplit(account.endpoint_url).hostname or ""
     is_amazon = host.endswith(".amazonaws.com")
@@ -135,7 +136,7 @@ def _config(account: S3Account) -> Config:
         signature_version=UNSIGNED if account.is_anonymous else "s3v4",
         s3={"addressing_style": "auto" if is_amazon else "path"},
         connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=READ_TIMEOUT_S,
+        read_timeout=read_timeout_s,
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         max_pool_connections=CONNECTIONS,
         request_checksum_calculation="when_required",

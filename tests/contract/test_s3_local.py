@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import select
 import signal
 import sys
@@ -79,11 +80,13 @@ async def test_store_stopped_or_killed_leaves_no_socket_and_takes_no_other(tmp_p
 
 
 def sockets(store: ObjectStore) -> list[Path]:
-    """Those of its ports in /tmp, which it gave the store's process."""
-    arguments = Path(f"/proc/{store.pid}/cmdline").read_text().split("\0") if store.pid else []
-    ports = [each.split("=")[1] for each in arguments if ".port=" in each]
-    patterns = [f"seaweedfs-*-grpc-{int(port) + 10_000}.sock" for port in ports]
-    return sorted(path for pattern in patterns for path in SOCKETS.glob(pattern))
+    """Those of its ports in /tmp, by the arguments of the store's process."""
+    arguments = Path(f"/proc/{store.pid}/cmdline").read_text()
+    listening = re.findall(r"-([a-z0-9]+)\.port=(\d+)", arguments)
+    paths = [
+        SOCKETS / f"seaweedfs-{name}-grpc-{int(port) + 10_000}.sock" for name, port in listening
+    ]
+    return [path for path in paths if path.exists()]
 
 
 async def test_store_stop_without_start_does_nothing(tmp_path):

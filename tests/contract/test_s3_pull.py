@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -29,11 +30,14 @@ from mesh.storage.port import (
     UnsafeName,
 )
 from mesh.storage.pull import Puller
-from mesh.storage.s3 import S3Stores
+from mesh.storage.s3 import CHUNK_BYTES, S3Stores
+from mesh.storage.s3_clients import S3Clients
+from mesh.storage.stores import Stores
 from mesh.storage.transfer import PullRequest
 
 pytest_plugins = ["tests.support.s3"]
 
+DEADLINE_S = 30
 # Each would break boto3, or send it elsewhere.
 BROKEN_AWS = {
     "AWS_PROFILE": "nobody",
@@ -395,6 +399,46 @@ async def test_pull_store_that_ignores_the_range_is_read_anew(
     proxy.ignore_ranges()
     assert (await puller.pull(request("m"), target)).path.read_bytes() == content
     assert proxy.headers("m", "range") == ["", "bytes=50000-", ""]
+
+
+async def test_pull_store_that_falls_silent_is_asked_again_for_the_rest(
+    s3_server, bucket, proxy, key, target, tmp_path
+):
+    content = os.urandom(1_000_000)
+    s3_server.put(bucket, "m", content)
+    key(endpoint_url=proxy.endpoint_url)
+    proxy.spoil("/m", "cut", times=1)
+    goes_on = threading.Event()
+    proxy.when_cut(lambda: goes_on.wait(DEADLINE_S))  # half of it, and then nothing
+    with closing(S3Stores(S3Clients(read_timeout_s=0.3))) as stores:
+        puller = Puller(StorageKeys(tmp_path / "config"), stores.open)
+        try:
+            pulled = await puller.pull(request("m"), target)
+        finally:
+            goes_on.set()
+    assert pulled.path.read_bytes() == content
+    # A chunk that had begun to come is lost.
+    assert proxy.headers("m", "range") == ["", f"bytes={CHUNK_BYTES}-"]
+
+
+async def test_pull_store_that_stays_silent_is_told_of(
+    s3_server, bucket, proxy, key, target, tmp_path
+):
+    s3_server.put(bucket, "m", b"m")
+    key(endpoint_url=proxy.endpoint_url)
+    proxy.hold("/m")
+    with closing(S3Stores(S3Clients(read_timeout_s=0.3))) as stores:
+        puller = Puller(StorageKeys(tmp_path / "config"), stores.open, pauses_s=(0,))
+        error = await refused(puller, request("m"), target)
+    assert error.reason == "object 'm' came broken: the store stopped sending"
+    assert proxy.gets("m") == 2
+
+
+async def test_pull_opens_the_store_of_the_keys_type(s3_server, bucket, key, target, tmp_path):
+    s3_server.put(bucket, "m", b"m")
+    with closing(Stores()) as stores:
+        puller = Puller(StorageKeys(tmp_path / "config"), stores.open)
+        assert (await puller.pull(request("m"), target)).files == 1
 
 
 async def test_pull_store_that_never_sends_the_rest_is_told_of(
