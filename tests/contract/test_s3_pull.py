@@ -434,6 +434,19 @@ async def test_pull_store_that_stays_silent_is_told_of(
     assert proxy.gets("m") == 2
 
 
+@pytest.mark.parametrize(("times", "is_pulled"), [(1, True), (2, False)])
+async def test_pull_listing_without_an_answer_is_asked_for_once_more(
+    s3_server, bucket, proxy, key, puller, target, times, is_pulled
+):
+    s3_server.put(bucket, "m", b"m")
+    key(endpoint_url=proxy.endpoint_url)
+    proxy.drop_listings(times)
+    if is_pulled:
+        assert (await puller.pull(request("m"), target)).files == 1
+    else:
+        assert isinstance(await refused(puller, request("m"), target), StoreUnreachable)
+
+
 async def test_pull_opens_the_store_of_the_keys_type(s3_server, bucket, key, target, tmp_path):
     s3_server.put(bucket, "m", b"m")
     with closing(Stores()) as stores:

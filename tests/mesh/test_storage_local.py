@@ -318,6 +318,16 @@ def test_read_from_a_byte_on_gives_the_rest(root):
         assert b"".join(reading.chunks) == b"789"
 
 
+def test_read_error_names_the_file(root):
+    write(root, {"m": b"m"})
+    error = OSError(errno.EIO, "Input/output error", f"{root}/m")
+    store = Failing(root, error)
+    (item,) = store.listing("m").objects
+    reason = f"'{root}/m' cannot be read: Input/output error"
+    with pytest.raises(StoreFailed, match=reason), store.read(item) as reading:
+        list(reading.chunks)
+
+
 class Failing(LocalStore):
     """A disk with a fault: `error` comes of the second look at an open file."""
 

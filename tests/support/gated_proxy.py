@@ -33,6 +33,7 @@ class _Rules:
     spoiled: dict[str, tuple[Spoiled, int]] = field(default_factory=dict)
     when_cut: Callable[[], None] = lambda: None
     ignored: frozenset[str] = frozenset()
+    dropped: int = 0
     replaced: dict[bytes, bytes] = field(default_factory=dict)
 
     def is_shut(self, path: str) -> bool:
@@ -48,6 +49,11 @@ class _Rules:
             self.changed.wait_for(lambda: not self.is_shut(path))
             self.held -= 1
             self.changed.notify_all()
+
+    def take_drop(self) -> bool:
+        with self.changed:
+            self.dropped -= 1
+            return self.dropped >= 0
 
     def take_spoiling(self, path: str) -> Spoiled | None:
         with self.changed:
@@ -127,6 +133,11 @@ class GatedProxy:
         with self._rules.changed:
             self._rules.ignored = frozenset({"range"})
 
+    def drop_listings(self, times: int) -> None:
+        """Ends the connections of the next so many listings without an answer."""
+        with self._rules.changed:
+            self._rules.dropped = times
+
     def replace_in_listings(self, old: bytes, new: bytes) -> None:
         """Makes listings lie, such as about names that the store itself would not take."""
         assert len(old) == len(new)
@@ -171,6 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(url.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         is_object = self.command == "GET" and path.count("/") > 1 and not path.endswith("/")
+        if "list-type" in url.query and rules.take_drop():
+            self.close_connection = True
+            return
         if is_object:
             rules.arrived(path, {name.lower(): value for name, value in self.headers.items()})
         with self._asked(body) as answer:
