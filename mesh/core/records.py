@@ -34,7 +34,8 @@ class NodeState(StrEnum):
 class Predictor:
     """A stable name.
 
-    `served` says that the active model was Loaded once, so that it may not be given up.
+    `served` says that the active model was Loaded once, so that it may not be given up. Counts of
+    copies: 0 where its owner does not say.
     """
 
     name: PredictorName
@@ -44,6 +45,9 @@ class Predictor:
     served: bool
     created_s: float
     generation: int
+    owner: str = ""
+    min_copies: int = 0
+    max_copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,13 @@ class CopyRecord:
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """A node and what it offers; without a runtime it only routes."""
+    """A node and what it offers; without a runtime it only routes.
+
+    `address` is where its peers reach it, as a gRPC target. `loading` counts the loads under way,
+    `rps` is requests a second over its last half minute, `oldest_use_s` the time of the use that is
+    longest ago among its copies (seconds since the epoch, 0 where it has none). These, with
+    `used_bytes`, are a little behind: they are announced once a second at most.
+    """
 
     id: NodeId
     state: NodeState
@@ -82,6 +92,12 @@ class NodeRecord:
     model_types: frozenset[ModelType] = frozenset()
     capacity_bytes: int = 0
     used_bytes: int = 0
+    zone: str = ""
+    labels: frozenset[str] = frozenset()
+    loading: int = 0
+    rps: float = 0.0
+    oldest_use_s: float = 0.0
+    joined_s: float = 0.0
 
 
 Record = Predictor | BackingModel | CopyRecord | NodeRecord

@@ -35,12 +35,17 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class PredictorSpec:
-    """A Predictor as its owner wrote it: `canonical` is the spec's JSON, which gives the hash."""
+    """A Predictor as its owner wrote it: `canonical` is the spec's JSON, which gives the hash.
+
+    Counts of copies are 0 where it names none.
+    """
 
     name: PredictorName
     canonical: str
     hash: str
     source: ModelSource
+    min_copies: int = 0
+    max_copies: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,12 +82,14 @@ def _applied(
 ) -> tuple[Predictor, tuple[Effect, ...]]:
     wanted = ModelId(f"{spec.name}-{spec.hash}")
     model = BackingModel(wanted, spec.name, spec.canonical, spec.source)
+    counts = {"min_copies": spec.min_copies, "max_copies": spec.max_copies}
     if state is None:
         created = Predictor(spec.name, spec.canonical, wanted, wanted, False, now, 1)
-        return created, (Register(model),)
+        return replace(created, **counts), (Register(model),)
     if state.spec == spec.canonical:
         return state, (Retry(wanted),)
     after = replace(state, spec=spec.canonical, target=wanted, generation=state.generation + 1)
+    after = replace(after, **counts)
     if not state.served:
         after = replace(after, active=wanted)
     is_known = wanted in (state.active, state.target)

@@ -144,7 +144,14 @@ def parse_predictor(document: object) -> PredictorSpec:
     except UnicodeEncodeError as error:
         # Half a pair of code units, which JSON and YAML can escape but UTF-8 cannot hold.
         raise InvalidManifest(("spec: must be valid Unicode",)) from error
-    return PredictorSpec(predictor_name(document), canonical_spec(written), digest, _source(spec))
+    return PredictorSpec(
+        predictor_name(document),
+        canonical_spec(written),
+        digest,
+        _source(spec),
+        spec.min_copies or 0,
+        spec.max_copies or 0,
+    )
 
 
 def predictor_name(document: object) -> PredictorName:

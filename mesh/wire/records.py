@@ -82,8 +82,12 @@ def decode(key: str, value: bytes) -> Record | None:
 
 def _plain(value: object) -> object:
     if isinstance(value, frozenset):
-        return sorted((asdict(item) for item in value), key=str)
+        return sorted((_item(item) for item in value), key=str)
     raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _item(item: Any) -> object:
+    return item if isinstance(item, str) else asdict(item)
 
 
 def _predictor(fields: dict[str, Any]) -> Predictor:
@@ -95,6 +99,9 @@ def _predictor(fields: dict[str, Any]) -> Predictor:
         served=fields.get("served", False),
         created_s=fields.get("created_s", 0.0),
         generation=fields.get("generation", 1),
+        owner=fields.get("owner", ""),
+        min_copies=fields.get("min_copies", 0),
+        max_copies=fields.get("max_copies", 0),
     )
 
 
@@ -138,6 +145,12 @@ def _node(fields: dict[str, Any]) -> NodeRecord:
         model_types=frozenset(_model_type(item) for item in fields.get("model_types", ())),
         capacity_bytes=fields.get("capacity_bytes", 0),
         used_bytes=fields.get("used_bytes", 0),
+        zone=fields.get("zone", ""),
+        labels=frozenset(fields.get("labels", ())),
+        loading=fields.get("loading", 0),
+        rps=fields.get("rps", 0.0),
+        oldest_use_s=fields.get("oldest_use_s", 0.0),
+        joined_s=fields.get("joined_s", 0.0),
     )
 
 

@@ -88,6 +88,9 @@ def predictors() -> st.SearchStrategy[Predictor]:
         served=st.booleans(),
         created_s=times_s(),
         generation=st.integers(1, 2**40),
+        owner=texts(),
+        min_copies=st.integers(0, 2**31),
+        max_copies=st.integers(0, 2**31),
     )
 
 
@@ -123,6 +126,12 @@ def node_records() -> st.SearchStrategy[NodeRecord]:
         model_types=st.frozensets(model_types(), max_size=3),
         capacity_bytes=sizes(),
         used_bytes=sizes(),
+        zone=texts(),
+        labels=st.frozensets(texts(), max_size=3),
+        loading=st.integers(0, 100),
+        rps=st.floats(0, 1e6),
+        oldest_use_s=st.floats(0, 1e12),
+        joined_s=st.floats(0, 1e12),
     )
 
 
