@@ -82,19 +82,22 @@ def _applied(
 ) -> tuple[Predictor, tuple[Effect, ...]]:
     wanted = ModelId(f"{spec.name}-{spec.hash}")
     model = BackingModel(wanted, spec.name, spec.canonical, spec.source)
-    counts = {"min_copies": spec.min_copies, "max_copies": spec.max_copies}
     if state is None:
         created = Predictor(spec.name, spec.canonical, wanted, wanted, False, now, 1)
-        return replace(created, **counts), (Register(model),)
+        return _counted(created, spec), (Register(model),)
     if state.spec == spec.canonical:
         return state, (Retry(wanted),)
     after = replace(state, spec=spec.canonical, target=wanted, generation=state.generation + 1)
-    after = replace(after, **counts)
+    after = _counted(after, spec)
     if not state.served:
         after = replace(after, active=wanted)
     is_known = wanted in (state.active, state.target)
     effects: tuple[Effect, ...] = (Retry(wanted),) if is_known else (Register(model),)
     return after, effects + _discards(state, after)
+
+
+def _counted(state: Predictor, spec: PredictorSpec) -> Predictor:
+    return replace(state, min_copies=spec.min_copies, max_copies=spec.max_copies)
 
 
 def _loaded(state: Predictor | None, model: ModelId) -> tuple[Predictor | None, tuple[Effect, ...]]:
