@@ -4,13 +4,14 @@ It takes records one by one, in any order; a copy may be seen before its model, 
 either. `put` and `drop` return the names of the Predictors that the change concerns.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.records import BackingModel, CopyRecord, NodeRecord, Predictor, Record
+from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, Predictor, Record
 
 NO_COPIES: Mapping[NodeId, CopyRecord] = {}
+NO_MODELS: Set[ModelId] = frozenset()
 
 
 @dataclass(slots=True)
@@ -21,15 +22,29 @@ class View:
     models: dict[ModelId, BackingModel] = field(default_factory=dict)
     nodes: dict[NodeId, NodeRecord] = field(default_factory=dict)
     _copies: dict[ModelId, dict[NodeId, CopyRecord]] = field(default_factory=dict)
+    _held: dict[NodeId, set[ModelId]] = field(default_factory=dict)
+    _loading: dict[NodeId, set[ModelId]] = field(default_factory=dict)
     _names: dict[ModelId, set[PredictorName]] = field(default_factory=dict)
 
     def copies(self, model: ModelId) -> Mapping[NodeId, CopyRecord]:
         """The copies of a model, by node."""
         return self._copies.get(model, NO_COPIES)
 
+    def held(self, node: NodeId) -> Set[ModelId]:
+        """The models of which a node has a copy, in whatever state."""
+        return self._held.get(node, NO_MODELS)
+
+    def loading(self, node: NodeId) -> int:
+        """How many copies of a node are Loading."""
+        return len(self._loading.get(node, NO_MODELS))
+
     def names(self, model: ModelId) -> frozenset[PredictorName]:
         """The Predictors whose active or target model it is."""
         return frozenset(self._names.get(model, ()))
+
+    def names_on(self, node: NodeId) -> frozenset[PredictorName]:
+        """The Predictors of which a node has a copy."""
+        return frozenset(name for model in self.held(node) for name in self.names(model))
 
     def put(self, record: Record) -> frozenset[PredictorName]:
         match record:
@@ -42,6 +57,8 @@ class View:
                 return self.names(record.id)
             case CopyRecord():
                 self._copies.setdefault(record.model, {})[record.node] = record
+                _note(self._held, record, is_in=True)
+                _note(self._loading, record, is_in=record.state is CopyState.LOADING)
                 return self.names(record.model)
             case NodeRecord():  # pragma: no branch - the last of the union
                 self.nodes[record.id] = record
@@ -57,7 +74,10 @@ class View:
 
     def drop_copy(self, model: ModelId, node: NodeId) -> frozenset[PredictorName]:
         copies = self._copies.get(model, {})
-        copies.pop(node, None)
+        record = copies.pop(node, None)
+        if record is not None:
+            _note(self._held, record, is_in=False)
+            _note(self._loading, record, is_in=False)
         if not copies:
             self._copies.pop(model, None)
         return self.names(model)
@@ -76,3 +96,13 @@ class View:
         if after is not None:
             for model in {after.active, after.target}:
                 self._names.setdefault(model, set()).add(after.name)
+
+
+def _note(index: dict[NodeId, set[ModelId]], record: CopyRecord, *, is_in: bool) -> None:
+    """Keeps one model of a node in an index, or out of it; a node without any has no place."""
+    if is_in:
+        index.setdefault(record.node, set()).add(record.model)
+    elif (models := index.get(record.node)) is not None:
+        models.discard(record.model)
+        if not models:
+            del index[record.node]

@@ -109,3 +109,21 @@ class ViewMachine(RuleBasedStateMachine):
 
 TestViewMachine = ViewMachine.TestCase
 TestViewMachine.settings = settings(max_examples=60, stateful_step_count=30)
+
+
+def test_copies_of_a_node_are_found_and_forgotten():
+    view = View()
+    view.put(predictor("p", "p-1"))
+    view.put(copy("p-1", CopyState.LOADING, "n1"))
+    view.put(copy("q-1", CopyState.LOADED, "n1"))
+    view.put(copy("p-1", CopyState.LOADED, "n2"))
+    assert view.held(NodeId("n1")) == {"p-1", "q-1"}
+    assert (view.loading(NodeId("n1")), view.loading(NodeId("n2"))) == (1, 0)
+    assert view.names_on(NodeId("n1")) == {"p"}
+    view.put(copy("p-1", CopyState.FAILED, "n1"))
+    assert view.loading(NodeId("n1")) == 0
+    view.drop_copy(ModelId("p-1"), NodeId("n1"))
+    view.drop_copy(ModelId("q-1"), NodeId("n1"))
+    view.drop_copy(ModelId("q-1"), NodeId("n1"))
+    assert view.held(NodeId("n1")) == frozenset()
+    assert view.names_on(NodeId("n1")) == frozenset()
