@@ -76,7 +76,6 @@ def test_load_goes_to_a_ready_node_with_the_most_space():
     nodes = [
         node("n1", NodeState.STARTING, capacity_bytes=900),
         node("n2", capacity_bytes=500, used_bytes=400),
-        node("n4", capacity_bytes=300, used_bytes=100),
         node("n3", capacity_bytes=300, used_bytes=100),
     ]
     assert decide(question(nodes)) == Load(NodeId("n3"), {})

@@ -1,0 +1,138 @@
+"""In what order the nodes are taken that may hold a model: small sorters, one after the other.
+
+Each sorter ranks those that are left, by a figure that is smaller where the node is better, and
+only the best go on to the next; those that are left at the end are equal, and rendezvous order
+shares the models between them. What many nodes decide at the same time from figures that are a
+little behind would all go to one node, the best; therefore figures are coarse, so that several
+nodes are the best, and what is on its way counts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum, log2
+
+from mesh.core.ids import ModelId, NodeId
+from mesh.core.records import NodeRecord, NodeState
+from mesh.core.rendezvous import first
+
+# Loads under way on a node from which on others are preferred, even those that must evict.
+BACKLOG = 8
+# Of two caches that differ in age by less than a step, neither is older.
+AGE_STEPS_PER_DOUBLING = 2
+SPACE_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be placed. `known_bytes` is 0 where `size_bytes` is a guess.
+
+    `zones`: how many copies each zone has. `coming` counts the copies that a node is loading.
+    """
+
+    model: ModelId
+    size_bytes: int
+    known_bytes: int
+    zones: Mapping[str, int]
+    preferred: frozenset[str]
+    coming: Callable[[NodeId], int]
+    now: float
+
+    def free_bytes(self, node: NodeRecord) -> int:
+        """What is free after the loads that the node's own figures do not show yet."""
+        unseen = self.coming(node.id) - node.loading
+        free_bytes = node.capacity_bytes - node.used_bytes
+        return free_bytes - unseen * self.size_bytes if unseen > 0 else free_bytes
+
+
+Sorter = Callable[[Sequence[NodeRecord], Wish], Sequence[float]]
+
+
+def best(
+    nodes: Sequence[NodeRecord], wish: Wish, sorters: Sequence[Sorter] | None = None
+) -> NodeId:
+    """The first of these nodes, at least one, by `SORTERS` or by others for comparison."""
+    for sorter in SORTERS if sorters is None else sorters:
+        if len(nodes) == 1:
+            break
+        ranks = sorter(nodes, wish)
+        least = min(ranks)
+        nodes = [node for node, rank in zip(nodes, ranks, strict=True) if rank == least]
+    return first(wish.model, (node.id for node in nodes))
+
+
+def by_possibility(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
+    """A node that can never hold it comes last, and says so if it has to try."""
+    return [0 < node.capacity_bytes < wish.known_bytes for node in nodes]
+
+
+def by_readiness(nodes: Sequence[NodeRecord], _: Wish) -> Sequence[float]:
+    return [node.state is not NodeState.READY for node in nodes]
+
+
+def by_zone(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
+    """Zones with fewer copies of this model first."""
+    return [wish.zones.get(node.zone, 0) for node in nodes]
+
+
+def by_preferred_labels(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
+    return [len(wish.preferred - node.labels) for node in nodes]
+
+
+def by_backlog(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
+    """Keeps an empty node among full ones from being sent everything at once."""
+    return [(_loads(node, wish) // BACKLOG).bit_length() for node in nodes]
+
+
+def by_room(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
+    """Where it fits without unloading others first."""
+    return [wish.free_bytes(node) < wish.size_bytes for node in nodes]
+
+
+def by_age(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
+    """Where something must be unloaded, the cache whose oldest use is longest ago comes first."""
+    if wish.free_bytes(nodes[0]) >= wish.size_bytes:  # then it fits on all that are left
+        return [0] * len(nodes)
+    return [-_age_step(wish.now - node.oldest_use_s) for node in nodes]
+
+
+def by_loads(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
+    return [_loads(node, wish).bit_length() for node in nodes]
+
+
+def by_request_rate(nodes: Sequence[NodeRecord], _: Wish) -> Sequence[float]:
+    """Up to twice the mean of those that are left, all are equal; then each doubling counts."""
+    mean = fsum(node.rps for node in nodes) / len(nodes)
+    if mean <= 0:
+        return [0] * len(nodes)
+    return [int(log2(max(1.0, node.rps / mean))) for node in nodes]
+
+
+def by_free_space(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
+    """In quarters of the node."""
+    return [
+        -(max(0, wish.free_bytes(node)) * SPACE_STEPS // max(1, node.capacity_bytes))
+        for node in nodes
+    ]
+
+
+SORTERS: tuple[Sorter, ...] = (
+    by_possibility,
+    by_readiness,
+    by_zone,
+    by_preferred_labels,
+    by_backlog,
+    by_room,
+    by_age,
+    by_loads,
+    by_request_rate,
+    by_free_space,
+)
+
+
+def _loads(node: NodeRecord, wish: Wish) -> int:
+    """What the node says and what its copies say; the one is behind, the other may be."""
+    return max(node.loading, wish.coming(node.id))
+
+
+def _age_step(age_s: float) -> int:
+    return int(log2(max(1.0, age_s)) * AGE_STEPS_PER_DOUBLING)
