@@ -14,6 +14,7 @@ from mesh.core.errors import MeshError
 from mesh.ops.clock import monotonic_s
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from router.about import NAME, VERSION
+from router.address import bind_all
 from router.port import Mesh
 from router.reflection import Symbols
 from router.refusal import Context, pass_error, refuse
@@ -173,8 +174,8 @@ class CannotListen(Exception):
 def listen(server: grpc.aio.Server, address: str) -> int:
     """Binds a server to an address; the port. Raises CannotListen."""
     try:
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
+        return bind_all(server.add_insecure_port, address)
+    except (RuntimeError, OSError) as error:
         raise CannotListen(address, error) from error
 
 
