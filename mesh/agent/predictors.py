@@ -6,11 +6,12 @@ The owner's side (apply, delete) and the mesh's own (a target is Loaded) write t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mesh.agent.models import Plan, carry_out
 from mesh.core import transition
 from mesh.core.errors import Conflict
 from mesh.core.ids import PredictorName, Revision
 from mesh.core.records import Predictor
-from mesh.registry.port import Absent, Check, Delete, Entry, Op, Put, Registry, Unchanged
+from mesh.registry.port import Absent, Check, Delete, Entry, Put, Registry, Unchanged
 from mesh.wire import records
 
 
@@ -25,9 +26,18 @@ class Outcome:
 
 
 async def advance(
-    registry: Registry, name: PredictorName, event: transition.Event, now: Callable[[], float]
+    registry: Registry,
+    name: PredictorName,
+    event: transition.Event,
+    now: Callable[[], float],
+    *,
+    evidence: Sequence[Check] = (),
 ) -> Outcome:
-    """One step, tried again as long as somebody else changes the same Predictor first."""
+    """One step, tried again as long as somebody else changes the same Predictor or models first.
+
+    `evidence` is what the event rests on: raises Conflict with its key where that does not hold any
+    more. Also raises what the step does, and what `models.carry_out` does.
+    """
     key = records.predictor_key(name)
     while True:
         entry = await registry.get(key)
@@ -35,10 +45,16 @@ async def advance(
         after, effects = transition.step(before, event, now=now())
         if after == before:
             return Outcome(before, after, effects, None)
-        check: Check = Absent(key) if entry is None else Unchanged(key, entry.revision)
+        plan = Plan(
+            ops=[Delete(key) if after is None else Put(key, records.encode(after))],
+            checks=[Absent(key) if entry is None else Unchanged(key, entry.revision)],
+        )
+        await carry_out(plan, registry, name, effects)
         try:
-            revision = await registry.commit(_ops(key, after, effects), (check,))
-        except Conflict:
+            revision = await registry.commit(plan.ops, (*plan.checks, *evidence))
+        except Conflict as error:
+            if any(error.key == check.key for check in evidence):
+                raise
             continue
         return Outcome(before, after, effects, revision)
 
@@ -49,16 +65,3 @@ def _read(key: str, entry: Entry | None) -> Predictor | None:
     record = records.decode(key, entry.value)
     assert isinstance(record, Predictor)  # noqa: S101 - the key says so
     return record
-
-
-def _ops(key: str, after: Predictor | None, effects: Sequence[transition.Effect]) -> list[Op]:
-    ops: list[Op] = [Delete(key) if after is None else Put(key, records.encode(after))]
-    for effect in effects:
-        match effect:
-            case transition.Register(model=model):
-                ops.append(Put(records.model_key(model.id), records.encode(model)))
-            case transition.Discard(model=model_id):
-                ops.append(Delete(records.model_key(model_id)))
-            case transition.Retry():
-                pass
-    return ops

@@ -55,6 +55,29 @@ class ModelNotFound(MeshError):
         self.name = name
 
 
+class NoSuchResource(MeshError):
+    """There is no model, node or copy of that name."""
+
+    reason = "NoSuchResource"
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(f"{kind} {name!r} not found", **{kind: name})
+        self.kind = kind
+        self.name = name
+
+
+class AlreadyExists(MeshError):
+    """The name is taken by something else, which stays as it is."""
+
+    reason = "AlreadyExists"
+
+
+class NotAsExpected(MeshError):
+    """What the caller makes a condition, or the state that it needs, does not hold."""
+
+    reason = "NotAsExpected"
+
+
 class ModelLoadFailed(MeshError):
     """A model could not be loaded; trying again at once cannot help.
 

@@ -52,12 +52,18 @@ class Predictor:
 
 @dataclass(frozen=True, slots=True)
 class BackingModel:
-    """One immutable model, of `predictor`. It goes when no Predictor refers to it any more."""
+    """One immutable model; `predictor`, and those in `also`, refer to it.
+
+    `predictor` is empty where nobody does. With `auto_delete` the model goes then; without, it
+    stays until it is unregistered. Who refers is changed by `core.references` alone.
+    """
 
     id: ModelId
     predictor: PredictorName
     spec: str
     source: ModelSource
+    auto_delete: bool = True
+    also: tuple[PredictorName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

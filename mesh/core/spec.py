@@ -22,7 +22,11 @@ class ModelType:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model's files are, and what they are: all that a runtime needs to load them."""
+    """Where a model's files are, and what they are: all that a runtime needs to load them.
+
+    `key` is the `modelKey` as whoever registered the model wrote it, which runtimes get as it is;
+    empty where it is made of the other fields.
+    """
 
     type: ModelType
     path: str
@@ -31,6 +35,7 @@ class ModelSource:
     schema_path: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
     runtime: RuntimeName | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

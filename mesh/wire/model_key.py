@@ -7,7 +7,9 @@ from mesh.core.spec import ModelSource
 
 def encode_model_key(source: ModelSource) -> str:
     """The JSON that runtimes of the field read: storage_key, bucket, model_type, schema_path and,
-    where there are any, storage_params."""
+    where there are any, storage_params; or the key that the model was registered with, as it is."""
+    if source.key:
+        return source.key
     fields: dict[str, object] = {
         "storage_key": source.storage_key,
         "bucket": source.bucket,

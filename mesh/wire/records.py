@@ -26,6 +26,7 @@ PREDICTORS = "predictors/"
 MODELS = "models/"
 COPIES = "copies/"
 NODES = "nodes/"
+CLAIMS = "claims/"
 
 
 class Unreadable(Exception):
@@ -47,6 +48,10 @@ def model_key(model: ModelId) -> str:
 
 def copy_key(model: ModelId, node: NodeId) -> str:
     return f"{COPIES}{quote(model, safe='')}/{quote(node, safe='')}"
+
+
+def claim_key(model: ModelId) -> str:
+    return CLAIMS + quote(model, safe="")
 
 
 def node_key(node: NodeId) -> str:
@@ -120,7 +125,10 @@ def _model(fields: dict[str, Any]) -> BackingModel:
             schema_path=source.get("schema_path", ""),
             parameters=source.get("parameters", {}),
             runtime=None if runtime is None else RuntimeName(runtime),
+            key=source.get("key", ""),
         ),
+        auto_delete=fields.get("auto_delete", True),
+        also=tuple(PredictorName(name) for name in fields.get("also", ())),
     )
 
 

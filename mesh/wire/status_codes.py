@@ -14,6 +14,9 @@ DETAILS_KEY = "grpc-status-details-bin"
 CODES: dict[type[MeshError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.NoSuchResource: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.NotAsExpected: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelLoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoRuntime: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoCapacity: grpc.StatusCode.RESOURCE_EXHAUSTED,

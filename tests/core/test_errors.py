@@ -25,6 +25,12 @@ MODEL, NODE = ModelId("p-1"), NodeId("n1")
             {"predictor": "p"},
         ),
         (
+            errors.NoSuchResource("node", "n1"),
+            "NoSuchResource",
+            "node 'n1' not found",
+            {"node": "n1"},
+        ),
+        (
             errors.ModelLoadFailed("no such object", model=MODEL, node=NODE),
             "ModelLoadFailed",
             "model load failed: no such object",

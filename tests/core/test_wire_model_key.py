@@ -1,6 +1,7 @@
 """The `modelKey` of the SPI."""
 
 import json
+from dataclasses import replace
 
 from hypothesis import given
 
@@ -35,7 +36,12 @@ def test_model_key_has_bucket_schema_and_parameters_where_there_are_any():
     }
 
 
-@given(sources())
+def test_model_key_that_came_with_the_model_is_kept_as_it_is():
+    source = ModelSource(ModelType("sklearn"), "path", StorageKey("k"), key="opaque")
+    assert encode_model_key(source) == "opaque"
+
+
+@given(sources().map(lambda source: replace(source, key="")))
 def test_model_key_is_json_that_says_what_the_source_says(source):
     key = json.loads(encode_model_key(source))
     assert key["model_type"] == {"name": source.type.name, "version": source.type.version}

@@ -91,7 +91,10 @@ def test_layout_in_the_store_is_the_documented_one():
             "schema_path": "",
             "parameters": {},
             "runtime": "mlserver",
+            "key": "",
         },
+        "auto_delete": True,
+        "also": [],
     }
     assert key_of(model) == "models/p-1"
     assert records.predictor_key(PredictorName("p")) == "predictors/p"

@@ -13,6 +13,9 @@ from mesh.wire import status_codes
 EXPECTED = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.NoSuchResource: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.NotAsExpected: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelLoadFailed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoSupportingRuntime: grpc.StatusCode.FAILED_PRECONDITION,
     errors.RuntimeNotRecognized: grpc.StatusCode.FAILED_PRECONDITION,

@@ -75,6 +75,7 @@ def sources() -> st.SearchStrategy[ModelSource]:
         schema_path=texts(),
         parameters=st.dictionaries(texts(), texts(), max_size=3),
         runtime=st.none() | names().map(RuntimeName),
+        key=texts(),
     )
 
 
@@ -101,6 +102,8 @@ def backing_models() -> st.SearchStrategy[BackingModel]:
         predictor=names().map(PredictorName),
         spec=texts(),
         source=sources(),
+        auto_delete=st.booleans(),
+        also=st.lists(names().map(PredictorName), max_size=2).map(tuple),
     )
 
 
