@@ -11,7 +11,9 @@ from typing import TypeAlias
 import grpc
 import grpc.aio
 
+from mesh.peers.links import Links
 from mesh.runtime.client import CHANNEL_OPTIONS
+from router.port import Upstream
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 UnaryCall: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
@@ -19,7 +21,8 @@ UnaryCall: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 CONNECT_S = 1.0
 # Each hop sets these for itself, or they are meant for us alone.
 NOT_FORWARDED = frozenset({"user-agent", "content-type", "te"})
-NOT_FORWARDED_PREFIXES = ("grpc-", "mm-")
+NOT_FORWARDED_PREFIXES = ("grpc-", "mm-", "wml-")
+STREAM_HEADER = "wml-stream"
 
 
 class NotSent(Exception):
@@ -38,66 +41,84 @@ class Reply:
 @dataclass(slots=True)
 class _Link:
     channel: grpc.aio.Channel
+    is_shared: bool = False
     calls: dict[str, UnaryCall] = field(default_factory=dict)
 
 
 class Forwarder:
-    """One channel an upstream address."""
+    """One channel an upstream address; those to other nodes are of `peers`."""
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Links) -> None:
+        self._peers = peers
         self._links: dict[str, _Link] = {}
 
     async def unary(
         self,
-        address: str,
+        upstream: Upstream,
         method: str,
         message: bytes,
         metadata: Metadata,
         timeout_s: float | None,
     ) -> Reply:
         """The upstream's answer. Raises AioRpcError as it came, or NotSent."""
-        link = self._links.get(address) or self._open(address)
+        link = self._link(upstream)
         if link.channel.get_state() is not grpc.ChannelConnectivity.READY:
-            await _connect(link.channel)
+            await self._connect(link, upstream)
         unary = link.calls.get(method) or self._method(link, method)
+        if upstream.hop:
+            metadata = (*metadata, *upstream.hop)
         call = unary(message, timeout=timeout_s, metadata=metadata or None)
         answer = await call
         initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
         return Reply(answer, tuple(initial), tuple(trailing))
 
     async def stream(
-        self, address: str, method: str, metadata: Metadata, timeout_s: float | None
+        self, upstream: Upstream, method: str, metadata: Metadata, timeout_s: float | None
     ) -> grpc.aio.StreamStreamCall[bytes, bytes]:
         """A stream to the upstream that has been opened and not written to. Raises NotSent."""
-        link = self._links.get(address) or self._open(address)
+        link = self._link(upstream)
         if link.channel.get_state() is not grpc.ChannelConnectivity.READY:
-            await _connect(link.channel)
+            await self._connect(link, upstream)
         opened = link.channel.stream_stream(method, None, None)
+        if upstream.hop:
+            metadata = (*metadata, *upstream.hop, (STREAM_HEADER, "1"))
         return opened(None, timeout=timeout_s, metadata=metadata or None)
 
     async def close(self) -> None:
         for link in self._links.values():
-            await link.channel.close(None)
+            if not link.is_shared:
+                await link.channel.close(None)
         self._links.clear()
 
-    def _open(self, address: str) -> _Link:
-        link = _Link(grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS))
-        self._links[address] = link
+    def _link(self, upstream: Upstream) -> _Link:
+        link = self._links.get(upstream.address)
+        if link is None or (
+            link.is_shared and link.channel is not self._peers.channel(upstream.address)
+        ):
+            link = self._links[upstream.address] = self._open(upstream)
         return link
+
+    def _open(self, upstream: Upstream) -> _Link:
+        if upstream.hop:
+            return _Link(self._peers.channel(upstream.address), is_shared=True)
+        return _Link(grpc.aio.insecure_channel(upstream.address, options=CHANNEL_OPTIONS))
+
+    async def _connect(self, link: _Link, upstream: Upstream) -> None:
+        """Only a connection that stands is sent on: what fails afterwards counts as executed."""
+        if link.is_shared:
+            if not await self._peers.connect(upstream.address):
+                raise NotSent
+            return
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await link.channel.channel_ready()
+        except TimeoutError:
+            raise NotSent from None
 
     def _method(self, link: _Link, method: str) -> UnaryCall:
         unary = link.channel.unary_unary(method, None, None)
         link.calls[method] = unary
         return unary
-
-
-async def _connect(channel: grpc.aio.Channel) -> None:
-    """Only a connection that stands is sent on: what fails afterwards counts as executed."""
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            await channel.channel_ready()
-    except TimeoutError:
-        raise NotSent from None
 
 
 def passed_on(metadata: Iterable[tuple[str, str | bytes]]) -> Metadata:

@@ -27,9 +27,7 @@ from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 from router.description import describe, progress
 from router.refusal import Context, refuse
-from router.server import ServerLimits, listen, server_options
 
-MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 Result = pb.ApplyResponse.Result
 
 
@@ -40,6 +38,10 @@ class Management(pb_grpc.ManagementServicer):
         self._node = node
         self._registry = registry
         self._endpoints = endpoints
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds these calls to a server that is for administrators and other nodes alone."""
+        pb_grpc.add_ManagementServicer_to_server(self, server)
 
     async def apply(self, document: object) -> pb.ApplyResponse.Result:
         """Creates or changes a Predictor, and returns once this node acts on it."""
@@ -146,22 +148,3 @@ def _document(text: str) -> object:
     if len(documents) != 1:
         raise InvalidRequest("json", f"must be one Predictor, not {len(documents)} documents")
     return documents[0]
-
-
-class ManagementServer:
-    """The management service on one address, for administrators alone."""
-
-    def __init__(self, management: Management) -> None:
-        self._server = grpc.aio.server(
-            options=server_options(ServerLimits(message_bytes=MAX_MANIFEST_BYTES))
-        )
-        pb_grpc.add_ManagementServicer_to_server(management, self._server)
-
-    async def start(self, address: str) -> int:
-        """Listens, and says on which port. Raises CannotListen."""
-        port = listen(self._server, address)
-        await self._server.start()
-        return port
-
-    async def stop(self) -> None:
-        await self._server.stop(None)

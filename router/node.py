@@ -2,18 +2,23 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mesh.agent.engine import Node
 from mesh.agent.holdings import Identity
 from mesh.ops.clock import monotonic_s
+from mesh.peers.client import GrpcPeers
+from mesh.peers.links import Links
+from mesh.peers.tls import NodeTls
 from mesh.registry.port import Registry
 from mesh.runtime.port import Runtime
 from mesh.wire.resources import Endpoints
 from router.forward import Forwarder
-from router.management import Management, ManagementServer
+from router.internal import InternalServer, PassedOn, PeerService
+from router.listening import connections, refuse_connections
+from router.management import Management
 from router.operations import OperationsServer
 from router.port import Mesh
 from router.route import Router
@@ -24,12 +29,22 @@ from router.waiting import Limits, WaitingRoom
 log = logging.getLogger(__name__)
 
 QUIET_S = 0.1
+# What is passed on to a node that has left the store: others learn of it within this.
+LEFT_S = 0.5
+LEFT_LIMIT_S = 10.0
+# gRPC ends a connection within a tenth of its age.
+AGE_SLACK = 1.1
 ANY_HOST = ("0.0.0.0", "[::]", "127.0.0.1", "")  # noqa: S104 - recognised, not bound
 
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """Where a node listens. `grace_s`: how long what is in flight may take when it stops."""
+    """Where a node listens. `grace_s`: how long what is in flight may take when it stops.
+
+    `connection_age_s`: how old a client's connection gets, where another node can take over from
+    this one; None where there is no other. `hand_over_s`: how long copies may take to be loaded
+    elsewhere before this node stops.
+    """
 
     public: str = "0.0.0.0:8033"
     management: str = "127.0.0.1:8034"
@@ -37,6 +52,9 @@ class Doors:
     server: ServerLimits = field(default_factory=ServerLimits)
     grace_s: float = 30.0
     waiting: Limits = field(default_factory=Limits)
+    connection_age_s: float | None = None
+    hand_over_s: float = 60.0
+    tls: NodeTls | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +76,25 @@ async def running_node(
 
     Raises CannotListen.
     """
-    node = Node(identity, registry, runtime)
+    links = Links(doors.tls)
+    node = Node(identity, registry, runtime, GrpcPeers(links))
     waiting = WaitingRoom(node.resolve, doors.waiting)
-    forwarder = Forwarder()
-    mesh = Mesh(node.routes, node.resolve, node.recheck, node.is_model_ready, lambda: node.is_ready)
-    router = Router(mesh, waiting, forwarder)
+    forwarder = Forwarder(links)
+    router = Router(_mesh(node), waiting, forwarder)
     streams = Streams(router, forwarder)
-    public = PublicServer(router, streams, mesh, doors.server)
+    limits = replace(doors.server, connection_age_s=doors.connection_age_s)
+    public = PublicServer(router, streams, _mesh(node), limits)
     management = Management(node, registry, Endpoints(_endpoint(doors.public)))
-    internal = ManagementServer(management)
+    passed_on = PassedOn(node, forwarder)
+    services = (management.register, PeerService(node).register)
+    internal = InternalServer(services, passed_on, doors.server, doors.tls)
     operations = OperationsServer(lambda: why_not_ready(node))
     async with asyncio.TaskGroup() as group:
         background = [
             group.create_task(node.run()),
             group.create_task(_tell_health(node, public)),
         ]
+        port = None
         try:
             await node.follower.wait_synced()
             operations_port = await operations.start(doors.operations)
@@ -80,15 +102,31 @@ async def running_node(
             port = await public.start(doors.public)
             yield RunningNode(node, management, port, management_port, operations_port)
         finally:
-            node.drain()
-            await _let_finish(public, doors.grace_s)
-            await internal.stop()
+            await node.leave(doors.hand_over_s if port else 0.0)
+            await _leave_clients(public, port, doors)
+            await node.withdraw()
+            await _leave_peers(internal, passed_on, identity)
             await operations.stop()
             for task in background:
                 task.cancel()
             await streams.close()
             await waiting.close()
             await forwarder.close()
+            await links.close()
+
+
+def _mesh(node: Node) -> Mesh:
+    return Mesh(
+        routes=node.routes,
+        pick=node.pick,
+        is_fresh=node.pulse.is_fresh,
+        resolve=node.resolve,
+        recheck=node.recheck,
+        unreachable=node.unreachable,
+        not_here=node.not_here,
+        is_model_ready=node.is_model_ready,
+        is_ready=lambda: node.is_ready,
+    )
 
 
 def why_not_ready(node: Node) -> str:
@@ -104,18 +142,34 @@ async def _tell_health(node: Node, public: PublicServer) -> None:
         await node.state_changed()
 
 
-async def _let_finish(public: PublicServer, grace_s: float) -> None:
-    """Stops the door once nothing was in flight for a moment.
+async def _leave_clients(public: PublicServer, port: int | None, doors: Doors) -> None:
+    """Stops the public door once its clients have gone elsewhere, or nothing was in flight."""
+    if port and doors.connection_age_s is not None:
+        refuse_connections(port)
+        until_s = monotonic_s() + doors.connection_age_s * AGE_SLACK
+        while connections(port) and monotonic_s() < until_s:  # noqa: ASYNC110 - the kernel's
+            await asyncio.sleep(QUIET_S)
+    await _quiet(lambda: public.door.in_flight, QUIET_S, doors.grace_s)
+    await public.stop(doors.grace_s)
 
-    A server that stops cancels callers whose handler has not begun: hence the quiet moment.
+
+async def _leave_peers(internal: InternalServer, passed_on: PassedOn, identity: Identity) -> None:
+    if identity.address:
+        await _quiet(lambda: passed_on.in_flight, LEFT_S, LEFT_LIMIT_S)
+    await internal.stop(None)
+
+
+async def _quiet(in_flight: Callable[[], int], quiet_s: float, limit_s: float) -> None:
+    """Returns once nothing was in flight for a while, or the limit has passed.
+
+    A server that stops cancels callers whose handler has not begun: hence the quiet while.
     """
-    until_s = monotonic_s() + grace_s
+    until_s = monotonic_s() + limit_s
     quiet_since_s = monotonic_s()
-    while monotonic_s() < until_s and monotonic_s() - quiet_since_s < QUIET_S:
-        await asyncio.sleep(QUIET_S / 10)
-        if public.door.in_flight:
+    while monotonic_s() < until_s and monotonic_s() - quiet_since_s < quiet_s:
+        await asyncio.sleep(quiet_s / 10)
+        if in_flight():
             quiet_since_s = monotonic_s()
-    await public.stop(max(0.0, until_s - monotonic_s()))
 
 
 def _endpoint(address: str) -> str:

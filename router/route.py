@@ -13,10 +13,13 @@ from mesh.core.errors import InvalidRequest, Unavailable
 from mesh.ops.clock import monotonic_s
 from mesh.wire.infer import read_head, with_name
 from router.forward import Forwarder, NotSent, Reply, passed_on
+from router.hop import outcome
 from router.port import Mesh, Upstream
 from router.waiting import WaitingRoom
 
 TRIES = 3
+# A copy that is gone on arrival costs no try; but a request does not go round for ever.
+MAX_TURNS = 20
 NAME_HEADERS = ("mm-vmodel-id", "mm-vmodel-id-bin")
 
 
@@ -46,35 +49,70 @@ class Router:
         if not name:
             raise InvalidRequest(field, "required")
         forwarded = passed_on(metadata)
-        has_rechecked = False
-        for _ in range(TRIES):
+        tries = self.tries()
+        while tries.left:
             upstream = await self.enter(name, deadline_s)
             try:
                 return await self._forwarder.unary(
-                    upstream.address,
+                    upstream,
                     method,
                     with_name(head, upstream.id),
                     forwarded,
                     left_s(deadline_s),
                 )
             except NotSent:
-                continue
+                tries.not_sent(upstream)
             except grpc.aio.AioRpcError as error:
-                is_lost = error.code() is grpc.StatusCode.NOT_FOUND and not has_rechecked
-                if not is_lost or not await self._mesh.recheck(upstream.id):
+                if not await tries.is_worth_another(upstream, error):
                     raise
-                has_rechecked = True
             finally:
                 upstream.leave()
         raise Unavailable(f"the runtime of predictor {name!r} cannot be reached")
 
+    def tries(self) -> "Tries":
+        """For one call."""
+        return Tries(self._mesh)
+
     async def enter(self, name: str, deadline_s: float | None) -> Upstream:
         """A copy that serves the name, entered once: the caller must leave it. Raises MeshError."""
-        if route := self._mesh.routes.get(name):
-            upstream = route[0]
-            upstream.enter(monotonic_s())
+        now = monotonic_s()
+        if (route := self._mesh.routes.get(name)) and self._mesh.is_fresh(now):
+            upstream = route[0] if len(route) == 1 else self._mesh.pick(route)
+            upstream.enter(now)
             return upstream
         return await self._waiting.wait(name, left_s(deadline_s))
+
+
+class Tries:
+    """How often a call is tried, and what is learnt from each that failed.
+
+    A call that may have been executed is never tried again.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._has_rechecked = False
+        self._turns = 0
+        self.left = TRIES
+
+    def not_sent(self, upstream: Upstream) -> None:
+        """The upstream could not be reached."""
+        self.left -= 1
+        self._mesh.unreachable(upstream)
+
+    async def is_worth_another(self, upstream: Upstream, error: grpc.aio.AioRpcError) -> bool:
+        """Whether the upstream has not begun the call, or has lost the model."""
+        if upstream.hop and (said := outcome(error)) is not None:
+            await self._mesh.not_here(upstream, said.revision)
+            if said.is_sent_nowhere:
+                self.left -= 1
+            self._turns += 1
+            return self._turns < MAX_TURNS
+        if error.code() is not grpc.StatusCode.NOT_FOUND or self._has_rechecked or upstream.hop:
+            return False
+        self._has_rechecked = True
+        self.left -= 1
+        return await self._mesh.recheck(upstream.id)
 
 
 def left_s(deadline_s: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -34,18 +35,23 @@ class ServerLimits:
     """What clients may ask of a server; answers are as large as models make them.
 
     `message_bytes`: one message; `metadata_bytes`: all headers of a call; `connections`: at once,
-    further ones are closed; `calls_per_connection`: at once, further ones wait at the client.
+    further ones are closed; `calls_per_connection`: at once, further ones wait at the client;
+    `connection_age_s`: after which a connection is renewed, its calls finishing on the old one.
     """
 
     message_bytes: int = 16 * 1024 * 1024
     metadata_bytes: int = 16 * 1024
     connections: int = 10_000
     calls_per_connection: int = 1_000
+    connection_age_s: float | None = None
 
 
 def server_options(limits: ServerLimits) -> tuple[tuple[str, int], ...]:
     """The options of a gRPC server within these limits."""
+    age_s = limits.connection_age_s
+    age = () if age_s is None else (("grpc.max_connection_age_ms", round(age_s * 1000)),)
     return (
+        *age,
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),
@@ -171,10 +177,15 @@ class CannotListen(Exception):
         super().__init__(f"cannot listen on {address}: is it taken? ({cause})")
 
 
-def listen(server: grpc.aio.Server, address: str) -> int:
+def listen(
+    server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None = None
+) -> int:
     """Binds a server to an address; the port. Raises CannotListen."""
+    bind = server.add_insecure_port
+    if credentials is not None:
+        bind = partial(server.add_secure_port, server_credentials=credentials)
     try:
-        return bind_all(server.add_insecure_port, address)
+        return bind_all(bind, address)
     except (RuntimeError, OSError) as error:
         raise CannotListen(address, error) from error
 

@@ -16,8 +16,9 @@ from mesh.ops.clock import monotonic_s
 from mesh.ops.tasks import Tasks
 from mesh.wire.infer import read_head, with_name
 from router.forward import Forwarder, Metadata, NotSent, passed_on
+from router.hop import ACCEPTED
 from router.port import Upstream
-from router.route import TRIES, Router, left_s, name_in
+from router.route import Router, left_s, name_in
 
 Requests = AsyncIterator[bytes]
 
@@ -31,6 +32,14 @@ class Client:
     deadline_s: float | None
     send_initial: Callable[[Metadata], Awaitable[None]]
     send: Callable[[bytes], Awaitable[None]]
+
+
+class NotAccepted(Exception):
+    """A stream ended before anything of it was answered."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Streams:
@@ -53,23 +62,45 @@ class Streams:
         name = head.name or name_in(client.metadata)
         if not name:
             raise InvalidRequest(field, "required")
-        for _ in range(TRIES):
+        tries = self._router.tries()
+        while tries.left:
             upstream = await self._router.enter(name, client.deadline_s)
             try:
-                call = await self._forwarder.stream(
-                    upstream.address, method, passed_on(client.metadata), left_s(client.deadline_s)
-                )
-                feed = _Feed(call, upstream, name, field)
-                return await self._run(feed, with_name(head, upstream.id), client)
+                call = await self._open(upstream, method, with_name(head, upstream.id), client)
+                return await self._run(_Feed(call, upstream, name, field), client)
             except NotSent:
-                continue
+                tries.not_sent(upstream)
+            except NotAccepted as refusal:
+                if not await tries.is_worth_another(upstream, refusal.error):
+                    raise refusal.error from None
             finally:
                 upstream.leave()
         raise Unavailable(f"the runtime of predictor {name!r} cannot be reached")
 
-    async def _run(self, feed: "_Feed", first: bytes, client: Client) -> Metadata:
+    async def _open(self, upstream: Upstream, method: str, first: bytes, client: Client) -> Any:
+        """A stream with its first message written; another node has begun it then.
+
+        Raises NotSent, NotAccepted. What the runtime sends ahead of its first message does not pass
+        a second node.
+        """
+        metadata = passed_on(client.metadata)
+        call: Any = await self._forwarder.stream(
+            upstream, method, metadata, left_s(client.deadline_s)
+        )
+        try:
+            await call.write(first)
+            if upstream.hop and not _is_accepted(await call.initial_metadata()):
+                await anext(aiter(call), None)  # raises what it ended with
+        except grpc.aio.AioRpcError as error:
+            raise NotAccepted(error) from error
+        except BaseException:
+            call.cancel()
+            raise
+        return call
+
+    async def _run(self, feed: "_Feed", client: Client) -> Metadata:
         call = feed.call
-        feeding = self._tasks.spawn(feed.run(first, client.requests), "feed a stream")
+        feeding = self._tasks.spawn(feed.run(client.requests), "feed a stream")
         try:
             await _answer(call, client)
         except BaseException:
@@ -95,10 +126,9 @@ class _Feed:
         self._name = name
         self._field = field
 
-    async def run(self, first: bytes, requests: Requests) -> None:
+    async def run(self, requests: Requests) -> None:
         """Ends with the client's messages; an error in one of them ends the call."""
         try:
-            await self.call.write(first)
             async for message in requests:
                 await self.call.write(self._addressed(message))
             await self.call.done_writing()
@@ -118,8 +148,12 @@ class _Feed:
 
 
 async def _answer(call: Any, client: Client) -> None:
-    initial = tuple(await call.initial_metadata())
+    initial = passed_on(await call.initial_metadata())
     if initial:
         await client.send_initial(initial)
     async for message in call:
         await client.send(message)
+
+
+def _is_accepted(initial: Iterable[tuple[str, Any]] | None) -> bool:
+    return any(key == ACCEPTED for key, _ in initial or ())

@@ -8,8 +8,18 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from mesh.core.errors import Unavailable
-from mesh.registry.port import MAX_OPS, Delete, LeaseId, LeaseLost, Op, Put, Registry
+from mesh.core.errors import Conflict, Unavailable
+from mesh.core.ids import Revision
+from mesh.registry.port import (
+    MAX_OPS,
+    Absent,
+    Delete,
+    LeaseId,
+    LeaseLost,
+    Op,
+    Put,
+    Registry,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +36,7 @@ class Announcer:
         self._wanted: dict[str, bytes] = {}
         self._stale: dict[str, None] = {}
         self._wake = asyncio.Event()
+        self._lease: LeaseId | None = None
 
     def put(self, key: str, value: bytes) -> None:
         """This is to stand in the store."""
@@ -40,17 +51,35 @@ class Announcer:
             self._stale[key] = None
             self._wake.set()
 
+    async def claim(self, key: str, value: bytes) -> Revision:
+        """Creates a key under the lease, kept until it is dropped.
+
+        Raises Conflict if it exists, LeaseLost; and Unavailable, after which it may exist all the
+        same, and is to be dropped.
+        """
+        if self._lease is None:
+            raise Unavailable("this node has no lease at the store")
+        self._wanted[key] = value
+        try:
+            return await self._registry.commit([Put(key, value, self._lease)], [Absent(key)])
+        except Conflict:
+            del self._wanted[key]
+            raise
+
     async def run(self) -> None:
         """Announces under lease after lease, for ever; cancelled, it gives the lease back."""
         while True:
             try:
                 lease = await self._registry.grant(LEASE_S)
+                self._lease = lease
                 try:
                     await self._under(lease)
                 except asyncio.CancelledError:
                     with suppress(Unavailable):  # it runs out of itself then
                         await self._registry.revoke(lease)
                     raise
+                finally:
+                    self._lease = None
             except (LeaseLost, Unavailable) as error:
                 log.warning("announcing again", extra={"cause": str(error)})
                 await asyncio.sleep(RETRY_S)

@@ -20,11 +20,15 @@ from mesh.runtime.port import Progress
 
 
 class Purpose(Enum):
-    """Why a copy is wanted. FILL takes free room only; USE and TARGET evict others for it."""
+    """Why a copy is wanted. FILL takes free room only; the others evict for it.
+
+    EXTRA is one more beside others that serve: for use that grew, or in place of one that leaves.
+    """
 
     FILL = "fill"
     USE = "use"
     TARGET = "target"
+    EXTRA = "extra"
 
 
 class Host(Protocol):
@@ -68,6 +72,8 @@ class NotWanted(Exception):
 class Copy:
     """One model on this node: `address` is where it answers, `pins` how many wait for it.
 
+    `uses` counts the requests that it ever had.
+
     `progress` is the runtime's last word about the load that is under way, if there was one.
     """
 
@@ -80,6 +86,7 @@ class Copy:
     entry: Entry | None = None
     in_flight: int = 0
     pins: int = 0
+    uses: int = 0
     progress: Progress | None = None
     state: copies.State = field(init=False)
     _task: asyncio.Task[None] | None = field(init=False, default=None)
@@ -93,6 +100,11 @@ class Copy:
             self._carry_out(effect)
 
     @property
+    def hop(self) -> tuple[()]:
+        """Nothing is said on the way: the runtime is beside us."""
+        return ()
+
+    @property
     def id(self) -> ModelId:
         return self.model.id
 
@@ -103,6 +115,7 @@ class Copy:
     def enter(self, now: float) -> None:
         """A request begins; `now` is monotonic seconds. It keeps the copy from being unloaded."""
         self.in_flight += 1
+        self.uses += 1
         if self.entry is not None:
             self.entry.used_s = now
 

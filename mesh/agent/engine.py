@@ -1,32 +1,45 @@
 """One node: what it holds, what it routes to, and what it says of itself.
 
 Everything here runs on one event loop. A change (records from the store, a move of a copy, news of
-the runtime) is taken in without an await: the view, the routes and what is announced follow, the
-transitions go on, and then those who wait are woken.
+the runtime or of a peer) is taken in without an await: the view, the routes and what is announced
+follow, the transitions go on, and then those who wait are woken.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+import random
+from collections.abc import Callable, Mapping
 
 from mesh.agent.announce import Announcer
+from mesh.agent.claims import Claims
 from mesh.agent.copy import Copy, Purpose
+from mesh.agent.doubts import Doubts
+from mesh.agent.errands import Errand, Errands
 from mesh.agent.history import History
 from mesh.agent.holdings import Holdings, Identity
 from mesh.agent.intake import take_in
+from mesh.agent.leave import hand_over
 from mesh.agent.monitor import monitor
-from mesh.agent.resolve import resolve
-from mesh.agent.signals import Signals
+from mesh.agent.pulse import Pulse
+from mesh.agent.reach import Reach
+from mesh.agent.remote import RemoteCopy
+from mesh.agent.reseed import Reseed
+from mesh.agent.resolve import Hold, resolve
+from mesh.agent.routes import Route, Routes
+from mesh.agent.serving import ensure_loaded
+from mesh.agent.signals import Signals, model_signal
+from mesh.agent.standing import Standing
 from mesh.agent.transitions import Transitions
 from mesh.core import copies as life
 from mesh.core.errors import ModelNotFound
-from mesh.core.ids import ModelId, PredictorName
-from mesh.core.placement import Load, Question, is_failure_expired
-from mesh.core.records import NodeRecord, NodeState
+from mesh.core.ids import ModelId, NodeId, PredictorName, Revision
+from mesh.core.placement import Question, is_failure_expired
+from mesh.core.records import CopyRecord, NodeRecord, NodeState
+from mesh.core.rendezvous import rendezvous
 from mesh.core.status import ModelState, model_state
 from mesh.core.view import View
 from mesh.ops.clock import REAL_CLOCK, Clock
+from mesh.peers.port import Ask, Outcome, Peers
 from mesh.registry.follow import Follower
 from mesh.registry.port import Change, Registry
 from mesh.runtime.port import KeyChanged, Progress, Runtime, RuntimeEvent, RuntimeInfo
@@ -34,83 +47,135 @@ from mesh.wire import records
 
 log = logging.getLogger(__name__)
 
-EXPIRY_TICK_S = 1.0
+TICK_S = 1.0
+CATCH_UP_S = 1.0
 # No Predictor can have this name.
 NODE_STATE = "/node/state"
+# How many more requests the copy on this node may have than another one before that is used.
+HOP_WORTH = 8
 
 Touched = Callable[[frozenset[PredictorName]], None]
 
 
 class Node:
-    """The engine; `run` it as a task. What the router needs of it is in `router.port`."""
+    """The engine; `run` it as a task. What the router needs of it is in `router.port`.
+
+    `peers`: how other nodes are spoken to; an Identity without an address has none.
+    """
 
     def __init__(
         self,
         identity: Identity,
         registry: Registry,
         runtime: Runtime,
+        peers: Peers,
         *,
         clock: Clock = REAL_CLOCK,
     ) -> None:
         self.view = View()
-        self.routes: dict[str, tuple[Copy, ...]] = {}
         self.listeners: set[Touched] = set()
-        self.follower = Follower(registry, self._take_in)
-        self._identity = identity
+        self.identity = identity
+        self.follower = Follower(registry, self._take_in, on_reset=self._reset)
         self._runtime = runtime
         self._clock = clock
-        self._signals = Signals()
+        self.signals = Signals()
         self._announcer = Announcer(registry)
+        self._announcing: asyncio.Task[None] | None = None
         self.history = History(self.view, clock.wall_s)
-        self.holdings = Holdings(identity, runtime, self.view, self._announcer, self._touch, clock)
-        self._transitions = Transitions(self.view, registry, self, clock.wall_s)
-        self._record = NodeRecord(
-            identity.id,
-            NodeState.STARTING,
-            runtime=identity.runtime.name,
-            model_types=identity.runtime.model_types,
+        self.reach = Reach(peers, self.view.nodes, self._reach_changed)
+        self._errands = Errands(peers, self._learn, self._errand_ended, self.reach.lost)
+        self._doubts = Doubts(identity.id, self.view, self.reach, self._believe)
+        self._reseed = Reseed(self.view, registry)
+        self.pulse = Pulse(identity.id, registry, self.follower, clock)
+        claims = None
+        if identity.address:
+            is_served = self._is_served_elsewhere
+            claims = Claims(identity.id, self._announcer, self.follower, is_served)
+        self.holdings = Holdings(
+            identity,
+            runtime,
+            self.view,
+            self._announcer,
+            claims,
+            self._copy_moved,
+            clock,
         )
-        self._set_record(self._record)
+        self._routes = Routes(identity.id, self.view, self.reach, self.holdings.get)
+        self._transitions = Transitions(self.view, registry, self, clock.wall_s)
+        record = _record(identity, clock.wall_s())
+        self.standing = Standing(record, self.view, self._announcer, clock, self._state_moved)
+
+    @property
+    def routes(self) -> Mapping[str, Route]:
+        """The Loaded copies behind each Predictor that has any which can be reached."""
+        return self._routes.table
 
     @property
     def is_ready(self) -> bool:
         """Whether it would serve a new request: the runtime is there and it is not draining."""
-        return self._record.state is NodeState.READY
+        return self.standing.state is NodeState.READY
 
     @property
     def is_draining(self) -> bool:
-        return self._record.state is NodeState.DRAINING
+        return self.standing.state is NodeState.DRAINING
 
     async def state_changed(self) -> None:
         """Returns at the next change of `is_ready` or `is_draining`."""
-        await self._signals.wait(NODE_STATE)
+        await self.signals.wait(NODE_STATE)
 
     async def run(self) -> None:
         """Follows, announces and watches the runtime, for ever; cancelled, it leaves the store."""
-        patience_s = self._identity.patience_s
+        patience_s = self.identity.patience_s
         watching = monitor(
             self._runtime, self, patience_s=patience_s, clock=self._clock.monotonic_s
         )
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.follower.run())
-                group.create_task(self._announcer.run())
+                self._announcing = group.create_task(self._announcer.run())
                 group.create_task(watching)
-                group.create_task(self._expire_failures())
+                group.create_task(self._tick())
+                group.create_task(self.pulse.run())
         finally:
             await self._transitions.close()
+            await self._reseed.close()
+            await self._doubts.close()
+            await self._errands.close()
+            await self.reach.close()
             await self.holdings.close()
             await self._runtime.close()
 
     def drain(self) -> None:
         """Takes no new loads from now on; what is Loaded goes on serving."""
-        self._set_state(NodeState.DRAINING)
+        self.standing.set_state(NodeState.DRAINING)
+
+    async def leave(self, limit_s: float) -> None:
+        """Drains, and has what was used of late loaded elsewhere, for `limit_s` at most."""
+        self.drain()
+        if self.identity.address:
+            await hand_over(self, self._clock, limit_s)
+
+    async def withdraw(self) -> None:
+        """Takes this node and its copies out of the store; what it holds goes on serving."""
+        if self._announcing is not None:
+            self._announcing.cancel()
+            await asyncio.wait([self._announcing])
 
     # What the router asks.
 
-    async def resolve(self, name: str) -> Copy:
+    async def resolve(self, name: str) -> Copy | RemoteCopy:
         """A Loaded copy for this Predictor, entered once; see `resolve.resolve`."""
-        return await resolve(name, self.view, self, self._signals)
+        return await resolve(name, self.view, self, self.signals)
+
+    def pick(self, route: Route) -> Copy | RemoteCopy:
+        """One of the copies of a route: the less busy of two, one of them here if there is one."""
+        if len(route) == 1:
+            return route[0]
+        first, second = route[0], route[random.randrange(1, len(route))]  # noqa: S311 - no secret
+        if first.hop:
+            first = route[random.randrange(len(route))]  # noqa: S311 - no secret
+            return first if first.in_flight <= second.in_flight else second
+        return first if first.in_flight <= second.in_flight + HOP_WORTH else second
 
     async def recheck(self, model: ModelId) -> bool:
         """After a NOT_FOUND of the runtime: whether it lost the copy, which is forgotten then."""
@@ -123,6 +188,25 @@ class Node:
         copy.send(life.RuntimeLost())
         return True
 
+    def unreachable(self, copy: Copy | RemoteCopy) -> None:
+        """A connection to the copy's node failed."""
+        if isinstance(copy, RemoteCopy):
+            self.reach.lost(copy.node)
+
+    async def not_here(self, copy: Copy | RemoteCopy, revision: int) -> None:
+        """The copy's node says that it has none, and what of the store it has seen."""
+        if isinstance(copy, RemoteCopy):
+            self._touch(self.view.drop_copy(copy.id, copy.node))
+            await self.catch_up(Revision(revision))
+
+    async def catch_up(self, revision: Revision) -> None:
+        """Returns once the view is as new as that, or after a second."""
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                await self.follower.caught_up(revision)
+        except TimeoutError:
+            log.info("behind the store", extra={"revision": revision})
+
     def is_model_ready(self, name: str) -> bool:
         """Whether an inference would be answered: the active model is Loaded or loads on use."""
         predictor = self.view.predictors.get(PredictorName(name))
@@ -131,29 +215,82 @@ class Node:
         state = model_state(predictor.active, self.view, now=self._clock.wall_s())
         return state in (ModelState.LOADED, ModelState.STANDBY)
 
+    # What another node asks.
+
+    async def ensure_loaded(self, ask: Ask) -> Outcome:
+        """Has a model loaded here for a peer; see `serving.ensure_loaded`."""
+        return await ensure_loaded(ask, self)
+
     # What resolutions and transitions ask: see their protocols.
 
     def monotonic(self) -> float:
         return self._clock.monotonic_s()
 
+    async def fresh(self) -> None:
+        await self.pulse.fresh()
+
     def copy(self, model: ModelId) -> Copy | None:
         return self.holdings.get(model)
 
-    def question(self, model: ModelId) -> Question | None:
+    def holds(self, model: ModelId) -> bool:
+        copy = self.holdings.get(model)
+        return copy is not None and copy.is_loaded
+
+    def rank(self, name: PredictorName) -> int:
+        live = [
+            node.id
+            for node in self.view.nodes.values()
+            if node.state is not NodeState.DRAINING and not self.reach.is_down(node.id)
+        ]
+        order = rendezvous(name, live)
+        return order.index(self.identity.id) if self.identity.id in order else len(order)
+
+    def resting(self, model: ModelId) -> frozenset[NodeId]:
+        return self._errands.resting(model)
+
+    def question(
+        self, model: ModelId, *, fill: bool = False, extra: bool = False
+    ) -> Question | None:
         record = self.view.models.get(model)
         if record is None:
             return None
-        return Question(record, self.view.copies(model), self.view.nodes, self._clock.wall_s())
+        copies = self.view.copies(model)
+        lost = frozenset(node for node in copies if node not in self.view.nodes)
+        excluded = lost | self.reach.down | self._errands.resting(model)
+        return Question(
+            record,
+            copies,
+            self.view.nodes,
+            self._clock.wall_s(),
+            excluded=excluded,
+            fill=fill,
+            extra=extra,
+            coming=self.view.loading,
+        )
 
-    def start(
-        self, model: ModelId, decision: Load, purpose: Purpose, protected: frozenset[ModelId]
-    ) -> None:
-        """Begins a copy where the decision names this node."""
-        if decision.node == self._identity.id:
+    def load(
+        self,
+        model: ModelId,
+        node: NodeId,
+        purpose: Purpose,
+        protected: frozenset[ModelId] = frozenset(),
+    ) -> Hold | None:
+        """Has this node or another one load it, or be sure to."""
+        if node == self.identity.id:
             self.holdings.start(model, purpose, protected)
+            copy = self.holdings.get(model)
+            if copy is not None and purpose is Purpose.USE:
+                self.holdings.want(copy)
+            return copy
+        record = self.view.nodes.get(node)
+        return None if record is None else self._send(record, model, purpose, protected)
 
-    def want(self, copy: Copy) -> None:
-        self.holdings.want(copy)
+    def _send(
+        self, node: NodeRecord, model: ModelId, purpose: Purpose, protected: frozenset[ModelId]
+    ) -> Errand:
+        self.reach.use(node.id)
+        ask = Ask(model, purpose.value, self.follower.revision, protected)
+        return self._errands.send(node, ask)
 
     def forgive(self, model: ModelId) -> None:
         """Forgets that a model failed here, and offers it room once more."""
@@ -166,9 +303,8 @@ class Node:
 
     def runtime_ready(self, info: RuntimeInfo) -> None:
         self.holdings.room.open(info)
-        self._set_record(replace(self._record, capacity_bytes=info.capacity_bytes))
-        if not self.is_draining:
-            self._set_state(NodeState.READY)
+        self.standing.set_capacity(info.capacity_bytes)
+        self.standing.set_state(NodeState.READY)
         # What was given up while it was away is begun again.
         self._touch(frozenset(self.view.predictors))
 
@@ -192,8 +328,7 @@ class Node:
         self.holdings.room.close()
         for copy in self.holdings:
             copy.send(life.RuntimeLost())
-        if not self.is_draining:
-            self._set_state(NodeState.STARTING)
+        self.standing.set_state(NodeState.STARTING)
 
     def adapter_lost(self) -> None:
         self.holdings.room.close()
@@ -202,62 +337,111 @@ class Node:
 
     def runtime_failing(self) -> None:
         """Whoever waits for the runtime is told that it does not come."""
-        if not self.is_draining:
-            self._set_state(NodeState.FAILING)
+        self.standing.set_state(NodeState.FAILING)
         for copy in self.holdings:
             if isinstance(copy.state, life.Queued):
                 copy.send(life.Leave())
 
-    async def _expire_failures(self) -> None:
+    async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(EXPIRY_TICK_S)
+            await asyncio.sleep(TICK_S)
+            self.standing.look(self.holdings, self.holdings.room)
+            self._transitions.tick()
+            now = self._clock.wall_s()
             for copy in self.holdings:
                 state = copy.state
-                if isinstance(state, life.Failed) and is_failure_expired(
-                    state.since_s, self._clock.wall_s()
-                ):
+                if isinstance(state, life.Failed) and is_failure_expired(state.since_s, now):
                     self.forgive(copy.id)
 
     # Await-free from here on.
 
     def _take_in(self, changes: tuple[Change, ...]) -> None:
-        taken = take_in(self.view, changes, own=self._identity.id)
-        for name in taken.touched:
-            self._reroute(name)  # nobody is sent to a copy that is about to leave
+        """A commit of the store."""
+        self._reseed.seen(changes)
+        self._believe(self._doubts.sift(changes))
+
+    def _believe(self, changes: tuple[Change, ...]) -> None:
+        has_nodes = any(change.key.startswith(records.NODES) for change in changes)
+        before = dict(self.view.nodes) if has_nodes else self.view.nodes
+        taken = take_in(self.view, changes, own=self.identity.id)
+        touched = taken.touched | (self._touched_by_nodes(before) if has_nodes else frozenset())
+        for name in touched:
+            self._routes.renew(name)  # nobody is sent to a copy that is about to leave
         for model in taken.dropped:
             self._transitions.forget(model)
             self.holdings.send(model, life.Leave())
-        self._touch(taken.touched)
+        self._touch(touched)
+
+    def _touched_by_nodes(self, before: Mapping[NodeId, NodeRecord]) -> frozenset[PredictorName]:
+        """The Predictors with copies on nodes that came, went, or changed their state."""
+
+        def routed(record: NodeRecord | None) -> object:
+            return record and (record.state, record.address)
+
+        after = self.view.nodes
+        moved = [
+            node
+            for node in before.keys() | after.keys()
+            if routed(before.get(node)) != routed(after.get(node))
+        ]
+        return frozenset(name for node in moved for name in self.view.names_on(node))
+
+    def _reset(self, missing: frozenset[str]) -> None:
+        """The store lost data, or is another one."""
+        live = rendezvous(str(self.follower.revision), self.view.nodes)
+        self._reseed.reset(missing, rank=live.index(self.identity.id))
+        self._doubts.reset(missing)
+
+    def _learn(self, record: CopyRecord) -> None:
+        """What a peer said of a copy of its own; the store will say the same, if it can."""
+        known = self.view.copies(record.model).get(record.node)
+        if record.model in self.view.models and (known is None or known.since_s <= record.since_s):
+            self._touch(self.view.put(record))
+
+    def _errand_ended(self, model: ModelId) -> None:
+        self._touch(self.view.names(model))
+
+    def _reach_changed(self, node: NodeId) -> None:
+        self._touch(self.view.names_on(node))
+
+    def _is_served_elsewhere(self, model: ModelId) -> bool:
+        return any(upstream.hop for upstream in self._routes.to(model))
+
+    def _copy_moved(self, copy: Copy, names: frozenset[PredictorName]) -> None:
+        if isinstance(copy.state, life.Gone):
+            self.standing.ended(copy)
+        self._touch(names)
+        self.signals.notify((model_signal(copy.id),))
+
+    def _state_moved(self) -> None:
+        self.signals.notify((NODE_STATE,))
+        self._touch(self.view.names_on(self.identity.id))
 
     def _touch(self, names: frozenset[PredictorName]) -> None:
         """Something about these Predictors changed."""
         if not names:
             return
         for name in names:
-            self._reroute(name)
+            self._routes.renew(name)
             self.history.look(name)
             self._transitions.consider(name)
-        self._signals.notify(names)
+        self.signals.notify(names)
         self._tell(names)
 
     def _tell(self, names: frozenset[PredictorName]) -> None:
         for listener in tuple(self.listeners):
             listener(names)
 
-    def _reroute(self, name: PredictorName) -> None:
-        predictor = self.view.predictors.get(name)
-        copy = None if predictor is None else self.holdings.get(predictor.active)
-        if copy is not None and copy.is_loaded:
-            self.routes[name] = (copy,)
-        else:
-            self.routes.pop(name, None)
 
-    def _set_state(self, state: NodeState) -> None:
-        if state is not self._record.state:
-            self._set_record(replace(self._record, state=state))
-            self._signals.notify((NODE_STATE,))
-
-    def _set_record(self, record: NodeRecord) -> None:
-        self._record = record
-        self.view.put(record)
-        self._announcer.put(records.node_key(record.id), records.encode(record))
+def _record(identity: Identity, now: float) -> NodeRecord:
+    runtime = identity.runtime
+    return NodeRecord(
+        identity.id,
+        NodeState.STARTING,
+        address=identity.address,
+        runtime=None if runtime is None else runtime.name,
+        model_types=frozenset() if runtime is None else runtime.model_types,
+        zone=identity.zone,
+        labels=identity.labels,
+        joined_s=now,
+    )

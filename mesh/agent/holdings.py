@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mesh.agent.announce import Announcer
-from mesh.agent.copy import Copy, Purpose
+from mesh.agent.claims import Claims
+from mesh.agent.copy import Copy, NotWanted, Purpose
 from mesh.agent.room import Room
 from mesh.core import copies as life
 from mesh.core.errors import ModelLoadFailed
@@ -25,24 +26,32 @@ from mesh.wire import records
 log = logging.getLogger(__name__)
 
 DEFAULT_LOAD_TIMEOUT_S = 90.0
+ENDS_OF_A_LOAD = (life.Loaded, life.Unloading, life.Failed, life.Gone)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this node is.
+    """Who this node is; without a runtime it only routes.
 
-    `drain_limit_s` bounds how long requests in flight hold up an unload, `patience_s` how long
-    requests wait for a runtime that is away.
+    `address` is where its peers reach it; empty: it is alone. `drain_limit_s` bounds how long
+    requests in flight hold up an unload, `patience_s` how long requests wait for a runtime that is
+    away.
     """
 
     id: NodeId
-    runtime: RuntimeSpec
+    runtime: RuntimeSpec | None
+    address: str = ""
+    zone: str = ""
+    labels: frozenset[str] = frozenset()
     drain_limit_s: float = 30.0
     patience_s: float = 30.0
 
 
 class Holdings:
-    """`on_change` is called with the Predictors whose model changed its state on this node."""
+    """`on_change` is called with a copy that moved, and the Predictors that this concerns.
+
+    `claims` is None where no other node could load the same.
+    """
 
     def __init__(
         self,
@@ -50,7 +59,8 @@ class Holdings:
         runtime: Runtime,
         view: View,
         announcer: Announcer,
-        on_change: Callable[[frozenset[PredictorName]], None],
+        claims: Claims | None,
+        on_change: Callable[[Copy, frozenset[PredictorName]], None],
         clock: Clock,
     ) -> None:
         self.tasks = Tasks()
@@ -61,6 +71,7 @@ class Holdings:
         self._announcer = announcer
         self._on_change = on_change
         self._clock = clock
+        self._claims = claims
         self._copies: dict[ModelId, Copy] = {}
 
     def __iter__(self) -> Iterator[Copy]:
@@ -102,6 +113,9 @@ class Holdings:
         return self._clock.wall_s()
 
     async def find_room(self, copy: Copy) -> None:
+        claims = None if copy.purpose is Purpose.EXTRA else self._claims
+        if claims is not None and not await claims.take(copy.id):
+            raise NotWanted("another node has it, or is at it")
         await self.room.find(copy)
 
     async def load(self, copy: Copy) -> int:
@@ -130,6 +144,8 @@ class Holdings:
         if isinstance(copy.state, life.Failed):
             log.warning("model failed", extra={"model": copy.id, "reason": copy.state.reason})
         self._publish(copy)
+        if self._claims is not None and isinstance(copy.state, ENDS_OF_A_LOAD):
+            self._claims.release(copy.id)
         self.room.changed()
 
     def unpinned(self, copy: Copy) -> None:
@@ -169,7 +185,7 @@ class Holdings:
         else:
             touched = self._view.put(record)
             self._announcer.put(key, records.encode(record))
-        self._on_change(touched)
+        self._on_change(copy, touched)
 
 
 def _record(copy: Copy, node: NodeId) -> CopyRecord | None:

@@ -4,84 +4,98 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from mesh.agent.copy import Copy, Purpose
+from mesh.agent.errands import Errand
+from mesh.agent.remote import RemoteCopy
 from mesh.agent.signals import Signals
 from mesh.core.errors import ModelNotFound, Unavailable
-from mesh.core.ids import ModelId, PredictorName
+from mesh.core.ids import ModelId, NodeId, PredictorName
 from mesh.core.placement import Decision, Load, Question, Refuse, Serve, Wait, decide
 from mesh.core.view import View
 
+# What a resolution waits for: a copy on this node, or what another node was asked for.
+Hold = Copy | Errand
 
-class Copies(Protocol):
-    """The copies of this node, and how one is started."""
+
+class Loads(Protocol):
+    """The copies that this node knows of, and how one is started, here or elsewhere."""
 
     @property
-    def routes(self) -> Mapping[str, tuple[Copy, ...]]: ...
+    def routes(self) -> Mapping[str, tuple[Copy | RemoteCopy, ...]]: ...
 
-    @property
-    def is_draining(self) -> bool: ...
+    async def fresh(self) -> None:
+        """Returns once the view is from now."""
+        ...
 
     def question(self, model: ModelId) -> Question | None: ...
 
-    def copy(self, model: ModelId) -> Copy | None: ...
+    def resting(self, model: ModelId) -> frozenset[NodeId]:
+        """The nodes that turned this model down a moment ago."""
+        ...
 
-    def start(
-        self, model: ModelId, decision: Load, purpose: Purpose, protected: frozenset[ModelId]
-    ) -> None: ...
+    def load(self, model: ModelId, node: NodeId, purpose: Purpose) -> Hold | None:
+        """Has a node load it, or be sure to; None where there is nothing to hold on to."""
+        ...
+
+    def pick(self, route: tuple[Copy | RemoteCopy, ...]) -> Copy | RemoteCopy: ...
 
     def monotonic(self) -> float: ...
 
-    def want(self, copy: Copy) -> None:
-        """A request waits for this copy, which may evict others from now on."""
-        ...
 
-
-async def resolve(name: str, view: View, copies: Copies, signals: Signals) -> Copy:
+async def resolve(name: str, view: View, loads: Loads, signals: Signals) -> Copy | RemoteCopy:
     """A Loaded copy of the active model, entered once so that it stays: the caller must leave it.
 
     Waits as long as a copy is on its way; raises what `core.placement` refuses with, ModelNotFound.
     """
-    pinned: Copy | None = None
+    held: Hold | None = None
+    await loads.fresh()
     try:
         while True:
-            if route := copies.routes.get(name):
-                route[0].enter(copies.monotonic())
-                return route[0]
-            wanted = _want(name, view, copies)
-            if wanted is not pinned:
+            if route := loads.routes.get(name):
+                upstream = loads.pick(route)
+                upstream.enter(loads.monotonic())
+                return upstream
+            wanted = _want(name, view, loads)
+            if wanted is not held:
                 if wanted is not None:
                     wanted.pin()
-                if pinned is not None:
-                    pinned.unpin()
-                pinned = wanted
+                if held is not None:
+                    held.unpin()
+                held = wanted
             # Nothing is awaited between the decision and this, so that no change is missed.
             await signals.wait(name)
     finally:
-        if pinned is not None:
-            pinned.unpin()
+        if held is not None:
+            held.unpin()
 
 
-def _want(name: str, view: View, copies: Copies) -> Copy | None:
-    """Starts a load where one is needed; the copy on this node that is worth waiting for."""
+def _want(name: str, view: View, loads: Loads) -> Hold | None:
+    """Starts a load where one is needed; what is worth waiting for."""
     predictor = view.predictors.get(PredictorName(name))
     if predictor is None:
         raise ModelNotFound(name)
-    question = copies.question(predictor.active)
+    return want(predictor.active, loads)
+
+
+def want(model: ModelId, loads: Loads) -> Hold | None:
+    """Starts a load of a model that somebody waits for, where one is needed.
+
+    Raises what placement refuses with.
+    """
+    question = loads.question(model)
     if question is None:
         return None
-    _act(predictor.active, decide(question), copies)
-    copy = copies.copy(predictor.active)
-    if copy is not None:
-        copies.want(copy)
-    return copy
+    return _act(model, decide(question), loads)
 
 
-def _act(model: ModelId, decision: Decision, copies: Copies) -> None:
+def _act(model: ModelId, decision: Decision, loads: Loads) -> Hold | None:
     match decision:
-        case Load():
-            if copies.is_draining:
-                raise Unavailable("this node is draining")
-            copies.start(model, decision, Purpose.USE, frozenset())
+        case Load(node=node):
+            return loads.load(model, node, Purpose.USE)
+        case Wait(nodes=nodes, reason="loading"):
+            return loads.load(model, nodes[0], Purpose.USE)
         case Refuse(error=error):
+            if isinstance(error, Unavailable) and loads.resting(model):
+                return None  # asked again as soon as those have rested
             raise error
         case Serve() | Wait():
-            pass
+            return None

@@ -17,7 +17,7 @@ from mesh.runtime.port import Runtime, RuntimeInfo
 
 DEFAULT_SIZE_BYTES = 1_000_000
 # Who goes first.
-PURPOSES = (Purpose.USE, Purpose.TARGET, Purpose.FILL)
+PURPOSES = (Purpose.USE, Purpose.TARGET, Purpose.EXTRA, Purpose.FILL)
 RANK = {purpose: rank for rank, purpose in enumerate(PURPOSES)}
 WAKING = tuple(purpose.value for purpose in PURPOSES)
 

@@ -7,6 +7,13 @@ by those who wait: each future goes when its waiter does.
 import asyncio
 from collections.abc import Iterable
 
+from mesh.core.ids import ModelId
+
+
+def model_signal(model: ModelId) -> str:
+    """What is notified when the copy of a model on this node moved; no Predictor has this name."""
+    return f"/model/{model}"
+
 
 class Signals:
     """Who waits for which name. They are woken name by name, in the order in which they came."""

@@ -1,7 +1,9 @@
 """Drives Predictors to their targets: loads what is to be loaded, and reports what is.
 
 `consider` is called whenever something about a Predictor changed; it decides from the view alone,
-so that a call too many does nothing.
+so that a call too many does nothing. In a mesh the first of the live nodes in rendezvous order
+acts; the next ones do what is still to be done two seconds later each, should it be frozen or cut
+off.
 """
 
 import asyncio
@@ -11,30 +13,44 @@ from typing import Protocol
 
 from mesh.agent.copy import Purpose
 from mesh.agent.predictors import advance
-from mesh.core.errors import Unavailable
-from mesh.core.ids import ModelId, PredictorName
+from mesh.core.errors import Conflict, Unavailable
+from mesh.core.ids import ModelId, NodeId, PredictorName
 from mesh.core.placement import Load, Question, decide
-from mesh.core.records import CopyState, Predictor
+from mesh.core.records import CopyRecord, CopyState, Predictor
 from mesh.core.transition import ModelLoaded
 from mesh.core.view import View
 from mesh.ops.tasks import Tasks
-from mesh.registry.port import Registry
+from mesh.registry.port import Check, Registry, Unchanged
+from mesh.wire import records
 
 log = logging.getLogger(__name__)
 
+FIRST_RETRY_S = 0.01
 RETRY_S = 0.5
+# How long a node has for a step before the next one in order takes it.
+RANK_S = 2.0
 
 
 class Loader(Protocol):
-    """Who starts a copy on this node, if placement says so."""
+    """Who starts a copy where placement says so."""
 
-    def question(self, model: ModelId) -> Question | None:
+    def question(self, model: ModelId, *, fill: bool = False) -> Question | None:
         """None where the view does not know the model yet."""
         ...
 
-    def start(
-        self, model: ModelId, decision: Load, purpose: Purpose, protected: frozenset[ModelId]
-    ) -> None: ...
+    def load(
+        self, model: ModelId, node: NodeId, purpose: Purpose, protected: frozenset[ModelId]
+    ) -> object: ...
+
+    def rank(self, name: PredictorName) -> int:
+        """How many live nodes go before this one with this Predictor."""
+        ...
+
+    def holds(self, model: ModelId) -> bool:
+        """Whether a copy on this node is Loaded."""
+        ...
+
+    def monotonic(self) -> float: ...
 
 
 class Transitions:
@@ -49,20 +65,31 @@ class Transitions:
         self._now = now
         self._tasks = Tasks()
         self._offered: set[ModelId] = set()
+        self._moving: dict[PredictorName, tuple[ModelId, float]] = {}
         self._reporting: set[tuple[PredictorName, ModelId]] = set()
 
     def consider(self, name: PredictorName) -> None:
-        """Takes the next step of this Predictor's transition, if there is one."""
+        """Takes the next step of this Predictor's transition, if it is our turn."""
         predictor = self._view.predictors.get(name)
+        if predictor is None or not _is_moving(predictor):
+            self._moving.pop(name, None)
         if predictor is None:
             return
         if self._is_loaded(predictor.target):
-            if predictor.active != predictor.target or not predictor.served:
-                self._report(name, predictor.target)
-        elif predictor.active != predictor.target:
-            self._load(predictor.target, Purpose.TARGET, frozenset({predictor.active}))
+            if _is_moving(predictor) or not predictor.served:
+                is_ours = self._loader.holds(predictor.target) or self._is_our_turn(predictor)
+                if is_ours:
+                    self._report(name, predictor.target)
+        elif _is_moving(predictor):
+            if self._is_our_turn(predictor):
+                self._load(predictor.target, Purpose.TARGET, frozenset({predictor.active}))
         else:
             self._offer(predictor)
+
+    def tick(self) -> None:
+        """Looks at what should have moved on by now; called about once a second."""
+        for name in list(self._moving):
+            self.consider(name)
 
     def forget(self, model: ModelId) -> None:
         """The model is gone, or may be offered room once more."""
@@ -71,19 +98,29 @@ class Transitions:
     async def close(self) -> None:
         await self._tasks.close()
 
+    def _is_our_turn(self, predictor: Predictor) -> bool:
+        """Whether those who go first have had their time with this step."""
+        now = self._loader.monotonic()
+        target, since_s = self._moving.get(predictor.name, (None, now))
+        if target != predictor.target:
+            since_s = now
+        self._moving[predictor.name] = (predictor.target, since_s)
+        return now - since_s >= RANK_S * self._loader.rank(predictor.name)
+
     def _offer(self, predictor: Predictor) -> None:
         """A model that is new here is loaded where there is free room for it, once."""
         if predictor.active not in self._offered and predictor.active in self._view.models:
             self._offered.add(predictor.active)
-            self._load(predictor.active, Purpose.FILL, frozenset())
+            if not self._loader.rank(predictor.name):
+                self._load(predictor.active, Purpose.FILL, frozenset())
 
     def _load(self, model: ModelId, purpose: Purpose, protected: frozenset[ModelId]) -> None:
-        question = self._loader.question(model)
+        question = self._loader.question(model, fill=purpose is Purpose.FILL)
         if question is None:
             return
         decision = decide(question)
         if isinstance(decision, Load):
-            self._loader.start(model, decision, purpose, protected)
+            self._loader.load(model, decision.node, purpose, protected)
 
     def _is_loaded(self, model: ModelId) -> bool:
         copies = self._view.copies(model).values()
@@ -96,18 +133,51 @@ class Transitions:
 
     async def _write(self, name: PredictorName, model: ModelId) -> None:
         """Tells the store, again and again while it is away and the model is Loaded."""
+        pause_s = FIRST_RETRY_S
         try:
             while self._is_loaded(model):
                 if await self._is_written(name, model):
                     break
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_S)
         finally:
             self._reporting.discard((name, model))
 
     async def _is_written(self, name: PredictorName, model: ModelId) -> bool:
         try:
-            await advance(self._registry, name, ModelLoaded(model), self._now)
+            evidence = await self._evidence(model)
+            if evidence is None:
+                return False
+            event = ModelLoaded(model)
+            await advance(self._registry, name, event, self._now, evidence=(evidence,))
+        except Conflict:
+            return False  # that copy has moved on
         except Unavailable as error:
             log.warning("transition not written", extra={"cause": str(error)})
             return False
         return True
+
+    async def _evidence(self, model: ModelId) -> Check | None:
+        """That a copy stands in the store as Loaded; None where none does, or not yet.
+
+        A report may come late, when the model was given up and is wanted again meanwhile.
+        """
+        for copy in tuple(self._view.copies(model).values()):
+            if copy.state is CopyState.LOADED:
+                key = records.copy_key(model, copy.node)
+                entry = await self._registry.get(key)
+                if entry is not None and _says_loaded(key, entry.value):
+                    return Unchanged(key, entry.revision)
+        return None
+
+
+def _says_loaded(key: str, value: bytes) -> bool:
+    try:
+        record = records.decode(key, value)
+    except records.Unreadable:
+        return False
+    return isinstance(record, CopyRecord) and record.state is CopyState.LOADED
+
+
+def _is_moving(predictor: Predictor) -> bool:
+    return predictor.active != predictor.target

@@ -17,6 +17,7 @@ from mesh.registry.memory import MemoryRegistry
 from mesh.registry.port import Registry
 from mesh.wire import records
 from tests.support.builders import RUNTIME, model_of, spec
+from tests.support.fake_peers import FakePeers, Network
 from tests.support.fake_runtime import FakeRuntime
 from tests.support.virtual_time import CLOCK, loop_time_s
 
@@ -98,14 +99,24 @@ async def engine(
     node_id: str = "n1",
     patience_s: float = 30.0,
     drain_limit_s: float = 30.0,
+    network: Network | None = None,
+    zone: str = "",
 ) -> AsyncIterator[Engine]:
-    """A node whose runtime, if it is up, is READY."""
+    """A node whose runtime, if it is up, is READY; with a network it is one of a mesh."""
+    address = "" if network is None else f"{node_id}:8034"
     runtime = runtime or FakeRuntime()
     registry = registry or MemoryRegistry(clock=loop_time_s)
     identity = Identity(
-        NodeId(node_id), RUNTIME, drain_limit_s=drain_limit_s, patience_s=patience_s
+        NodeId(node_id),
+        RUNTIME,
+        address=address,
+        zone=zone,
+        drain_limit_s=drain_limit_s,
+        patience_s=patience_s,
     )
-    node = Node(identity, registry, runtime, clock=CLOCK)
+    node = Node(identity, registry, runtime, FakePeers(network or Network(), address), clock=CLOCK)
+    if network is not None:
+        network.change(lambda: network.nodes.update({address: node}))
     running = asyncio.get_running_loop().create_task(node.run())
     try:
         await node.follower.wait_synced()

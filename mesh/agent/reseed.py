@@ -1,0 +1,85 @@
+"""A store that lost data gets back what the nodes know: Predictors and backing models, create-only.
+
+Nodes announce their own records by themselves. Of the rest each node has a view; the first of them
+in rendezvous order writes what is missing, the next ones two seconds later what is missing still. A
+key that exists is never touched, so that what the store came back with stands. A Predictor that was
+deleted after the store's backup was made rises again with the backup: of that its owner is the
+judge, who applies and deletes as ever.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+
+from mesh.core.errors import Conflict, Unavailable
+from mesh.core.ids import ModelId, PredictorName
+from mesh.core.view import View
+from mesh.ops.tasks import Tasks
+from mesh.registry.port import Absent, Change, Op, Put, Registry
+from mesh.wire import records
+
+log = logging.getLogger(__name__)
+
+RANK_S = 2.0
+RETRY_S = 0.5
+A_COMMIT = 64
+
+
+class Reseed:
+    """What the store lacks, as far as this node can tell."""
+
+    def __init__(self, view: View, registry: Registry) -> None:
+        self._view = view
+        self._registry = registry
+        self._missing: dict[str, None] = {}
+        self._tasks = Tasks()
+
+    def reset(self, missing: Iterable[str], *, rank: int) -> None:
+        """The store lacks these keys all at once; `rank` says when it is this node's turn."""
+        ours = (records.PREDICTORS, records.MODELS)
+        self._missing = dict.fromkeys(sorted(key for key in missing if key.startswith(ours)))
+        if self._missing:
+            log.warning("store lost data", extra={"keys": len(self._missing), "rank": rank})
+            self._tasks.spawn(self._run(rank), "reseed")
+
+    def seen(self, changes: Iterable[Change]) -> None:
+        """These came from the store: whatever they say, it is not for us to write them."""
+        if self._missing:
+            for change in changes:
+                self._missing.pop(change.key, None)
+
+    async def close(self) -> None:
+        await self._tasks.close()
+
+    async def _run(self, rank: int) -> None:
+        await asyncio.sleep(rank * RANK_S)
+        written = 0
+        while self._missing:
+            keys = list(self._missing)[:A_COMMIT]
+            try:
+                written += await self._write(keys)
+            except Unavailable:
+                await asyncio.sleep(RETRY_S)
+                continue
+            for key in keys:
+                self._missing.pop(key, None)
+        log.info("store has its data back", extra={"keys": written})
+
+    async def _write(self, keys: Sequence[str]) -> int:
+        """How many were written: all at once, or one by one where somebody else was there first."""
+        ops: list[Op] = [Put(key, value) for key in keys if (value := self._value(key))]
+        if not ops:
+            return 0
+        try:
+            await self._registry.commit(ops, [Absent(op.key) for op in ops])
+        except Conflict:
+            return 0 if len(ops) == 1 else sum([await self._write([op.key]) for op in ops])
+        return len(ops)
+
+    def _value(self, key: str) -> bytes | None:
+        prefix, names = records.key_parts(key)
+        if prefix == records.PREDICTORS:
+            predictor = self._view.predictors.get(PredictorName(names[0]))
+            return None if predictor is None else records.encode(predictor)
+        model = self._view.models.get(ModelId(names[0]))
+        return None if model is None else records.encode(model)

@@ -1,0 +1,202 @@
+"""The internal door: what nodes ask of each other, and the calls that they pass on.
+
+A call that was passed on goes to the copy on this node or is refused as not begun; it is never
+passed on again.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from mesh.agent.copy import Copy
+from mesh.agent.engine import Node
+from mesh.agent.remote import MODEL_HEADER
+from mesh.core.ids import ModelId, Revision
+from mesh.ops.clock import monotonic_s
+from mesh.ops.tasks import Tasks
+from mesh.peers.port import Ask, FailedThere, LoadedThere, NotThere
+from mesh.peers.tls import NodeTls
+from mesh.wire.pb import wml_peer_pb2 as pb
+from mesh.wire.pb import wml_peer_pb2_grpc as pb_grpc
+from router.forward import STREAM_HEADER, Forwarder, NotSent, passed_on
+from router.hop import ACCEPTED, NotBegun, trailer
+from router.refusal import Context, pass_error
+from router.server import ServerLimits, listen, server_options
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class PeerService(pb_grpc.PeerServicer):
+    """The calls of wml_peer.proto."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def register(self, server: grpc.aio.Server) -> None:
+        pb_grpc.add_PeerServicer_to_server(self, server)
+
+    async def Hello(self, request: pb.HelloRequest, context: Context) -> Any:  # noqa: N802
+        revision = self._node.follower.revision
+        return pb.HelloResponse(node=self._node.identity.id, revision=revision)
+
+    async def EnsureLoaded(  # noqa: N802
+        self, request: pb.EnsureLoadedRequest, context: Context
+    ) -> Any:
+        ask = Ask(
+            ModelId(request.model),
+            request.purpose,
+            Revision(request.revision),
+            frozenset(ModelId(model) for model in request.protected),
+            request.used_s,
+        )
+        match await self._node.ensure_loaded(ask):
+            case LoadedThere(size_bytes=size_bytes, since_s=since_s):
+                loaded = pb.Loaded(size_bytes=size_bytes)
+                return pb.EnsureLoadedResponse(loaded=loaded, since_s=since_s)
+            case FailedThere(reason=reason, since_s=since_s):
+                return pb.EnsureLoadedResponse(failed=pb.Failed(reason=reason), since_s=since_s)
+            case NotThere(reason=reason, revision=revision):
+                not_here = pb.NotHere(reason=reason, revision=revision)
+                return pb.EnsureLoadedResponse(not_here=not_here)
+
+
+class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only
+    """The calls that another node passed on, of whatever method."""
+
+    def __init__(self, node: Node, forwarder: Forwarder) -> None:
+        self._node = node
+        self._forwarder = forwarder
+        self._in_flight = 0
+        self._tasks = Tasks()
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls have begun and not ended."""
+        return self._in_flight
+
+    def service(self, handler_call_details: Any) -> "Handler | None":
+        metadata = dict(handler_call_details.invocation_metadata)
+        given = metadata.get(MODEL_HEADER)
+        if given is None:
+            return None
+        model = ModelId(bytes(given).decode())
+        method = str(handler_call_details.method)
+        if STREAM_HEADER in metadata:
+            return grpc.stream_stream_rpc_method_handler(self._stream(method, model))
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, model))
+
+    def _unary(self, method: str, model: ModelId) -> Any:
+        async def handle(message: bytes, context: Context) -> bytes:
+            copy = await self._enter(model, context)
+            try:
+                metadata = passed_on(context.invocation_metadata() or ())
+                left_s = context.time_remaining()
+                reply = await self._forwarder.unary(copy, method, message, metadata, left_s)
+            except NotSent:
+                await self._refuse(context, is_sent_nowhere=True)
+            except grpc.aio.AioRpcError as error:
+                await self._end(error, model, context)
+            finally:
+                self._leave(copy)
+            if reply.initial:
+                await context.send_initial_metadata(reply.initial)
+            if reply.trailing:
+                context.set_trailing_metadata(reply.trailing)
+            return reply.message
+
+        return handle
+
+    def _stream(self, method: str, model: ModelId) -> Any:
+        async def handle(requests: Any, context: Context) -> None:
+            copy = await self._enter(model, context)
+            try:
+                metadata = passed_on(context.invocation_metadata() or ())
+                left_s = context.time_remaining()
+                call: Any = await self._forwarder.stream(copy, method, metadata, left_s)
+                await context.send_initial_metadata(((ACCEPTED, "1"),))
+                await self._relay(call, copy, requests, context)
+            except NotSent:
+                await self._refuse(context, is_sent_nowhere=True)
+            except grpc.aio.AioRpcError as error:
+                await self._end(error, model, context)
+            finally:
+                self._leave(copy)
+
+        return handle
+
+    async def _relay(self, call: Any, copy: Copy, requests: Any, context: Context) -> None:
+        feeding = self._tasks.spawn(_feed(call, copy, requests), "feed a stream")
+        try:
+            async for message in call:
+                await context.write(message)
+            context.set_trailing_metadata(await call.trailing_metadata())
+        finally:
+            call.cancel()
+            feeding.cancel()
+
+    async def _enter(self, model: ModelId, context: Context) -> Copy:
+        copy = self._node.copy(model)
+        if copy is None or not copy.is_loaded:
+            await self._refuse(context, is_sent_nowhere=False)
+        self._in_flight += 1
+        assert copy is not None  # noqa: S101 - refusing ends the call
+        copy.enter(monotonic_s())
+        return copy
+
+    def _leave(self, copy: Copy) -> None:
+        self._in_flight -= 1
+        copy.leave()
+
+    async def _end(self, error: grpc.aio.AioRpcError, model: ModelId, context: Context) -> None:
+        """As the runtime ended it, unless it does not know what it should hold."""
+        if error.code() is grpc.StatusCode.NOT_FOUND and await self._node.recheck(model):
+            await self._refuse(context, is_sent_nowhere=False)
+        await pass_error(error, context)
+
+    async def _refuse(self, context: Context, *, is_sent_nowhere: bool) -> None:
+        said = NotBegun(is_sent_nowhere, self._node.follower.revision)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "not begun", trailer(said))
+
+
+class InternalServer:
+    """Management, and what nodes ask of each other, on one address.
+
+    `services` add themselves to the server. With `tls` nobody without a certificate of the mesh's
+    authority gets an answer.
+    """
+
+    def __init__(
+        self,
+        services: Iterable[Callable[[grpc.aio.Server], None]],
+        passed_on_calls: PassedOn,
+        limits: ServerLimits,
+        tls: NodeTls | None,
+    ) -> None:
+        self._tls = tls
+        self._server = grpc.aio.server(options=server_options(limits))
+        self._server.add_generic_rpc_handlers((passed_on_calls,))
+        for register in services:
+            register(self._server)
+
+    async def start(self, address: str) -> int:
+        """Listens, and says on which port. Raises CannotListen."""
+        credentials = None if self._tls is None else self._tls.server_credentials()
+        port = listen(self._server, address, credentials)
+        await self._server.start()
+        return port
+
+    async def stop(self, grace_s: float | None) -> None:
+        await self._server.stop(grace_s)
+
+
+async def _feed(call: Any, copy: Copy, requests: Any) -> None:
+    """What comes from the other node goes to the runtime, until either ends."""
+    try:
+        async for message in requests:
+            copy.touch(monotonic_s())
+            await call.write(message)
+        await call.done_writing()
+    except grpc.aio.AioRpcError:
+        pass  # the runtime ended the call: who reads its answers reports how
