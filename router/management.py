@@ -1,42 +1,41 @@
-"""The management side of a node: apply, get, list, describe, delete and watch Predictors.
+"""The management side of a node: Predictors, and what is to be seen and asked of the mesh.
 
-It listens on its own address and never where inference is: who reaches this may change everything.
+It is never where inference is: who reaches this may change everything.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
-import grpc
 import grpc.aio
 
 from mesh.agent.engine import Node
-from mesh.agent.predictors import Outcome, advance
-from mesh.core.errors import InvalidRequest, MeshError, ModelNotFound
-from mesh.core.ids import PredictorName
+from mesh.core.errors import InvalidRequest, MeshError, ModelNotFound, NoSuchResource
+from mesh.core.ids import ModelId, NodeId, PredictorName
 from mesh.core.spec import PredictorSpec
-from mesh.core.status import predictor_status
-from mesh.core.transition import Applied, Event, Removed, Retry, step
+from mesh.core.transition import Applied, Removed, step
 from mesh.ops.clock import wall_s
-from mesh.registry.port import Registry
-from mesh.wire import resources
 from mesh.wire.documents import load_documents
 from mesh.wire.manifests import parse_predictor
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
+from mesh.wire.resources import Endpoints
+from router.administration import Administration
 from router.description import describe, progress
-from router.refusal import Context, refuse
-
-Result = pb.ApplyResponse.Result
+from router.reading import read, show_predictor
+from router.refusal import Context, refuse, refusing
+from router.steps import Steps
 
 
 class Management(pb_grpc.ManagementServicer):
     """The calls of wml_management.proto, over the node's view and the store."""
 
-    def __init__(self, node: Node, registry: Registry, endpoints: resources.Endpoints) -> None:
+    def __init__(
+        self, node: Node, steps: Steps, administration: Administration, endpoints: Endpoints
+    ) -> None:
         self._node = node
-        self._registry = registry
+        self._steps = steps
+        self._administration = administration
         self._endpoints = endpoints
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -46,47 +45,71 @@ class Management(pb_grpc.ManagementServicer):
     async def apply(self, document: object) -> pb.ApplyResponse.Result:
         """Creates or changes a Predictor, and returns once this node acts on it."""
         spec = parse_predictor(document)
-        outcome = await self._step(spec.name, Applied(spec))
+        outcome = await self._steps.take(spec.name, Applied(spec))
         if outcome.before is None:
             return pb.ApplyResponse.CREATED
         is_same = outcome.revision is None
         return pb.ApplyResponse.UNCHANGED if is_same else pb.ApplyResponse.CONFIGURED
 
-    async def Apply(self, request: pb.ApplyRequest, context: Context) -> Any:  # noqa: N802
-        try:
-            document = _document(request.json)
-            if request.dry_run:
-                return pb.ApplyResponse(result=self._would_apply(parse_predictor(document)))
-            return pb.ApplyResponse(result=await self.apply(document))
-        except MeshError as error:
-            await refuse(error, context)
+    @refusing
+    async def Apply(self, request: pb.ApplyRequest, context: Context) -> pb.ApplyResponse:  # noqa: N802
+        document = _document(request.json)
+        if request.dry_run:
+            return pb.ApplyResponse(result=self._would_apply(parse_predictor(document)))
+        return pb.ApplyResponse(result=await self.apply(document))
 
-    async def Get(self, request: pb.GetRequest, context: Context) -> Any:  # noqa: N802
+    @refusing
+    async def Get(self, request: pb.GetRequest, context: Context) -> pb.GetResponse:  # noqa: N802
         text = self._text(PredictorName(request.name))
         if not text:
-            await refuse(ModelNotFound(request.name), context)
+            raise ModelNotFound(request.name)
         return pb.GetResponse(json=text)
 
-    async def List(self, request: pb.ListRequest, context: Context) -> Any:  # noqa: N802
+    @refusing
+    async def List(self, request: pb.ListRequest, context: Context) -> pb.ListResponse:  # noqa: N802
         names = sorted(self._node.view.predictors)
         return pb.ListResponse(json=[self._text(name) for name in names])
 
-    async def Describe(self, request: pb.DescribeRequest, context: Context) -> Any:  # noqa: N802
-        try:
-            name = PredictorName(request.name)
-            shown = describe(self._node, name, self._endpoints, now=wall_s())
-            return pb.DescribeResponse(json=json.dumps(shown))
-        except MeshError as error:
-            await refuse(error, context)
+    @refusing
+    async def Describe(  # noqa: N802
+        self, request: pb.DescribeRequest, context: Context
+    ) -> pb.DescribeResponse:
+        name = PredictorName(request.name)
+        shown = describe(self._node, name, self._endpoints, now=wall_s())
+        return pb.DescribeResponse(json=json.dumps(shown))
 
-    async def Delete(self, request: pb.DeleteRequest, context: Context) -> Any:  # noqa: N802
+    @refusing
+    async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteResponse:  # noqa: N802
+        outcome = await self._steps.take(PredictorName(request.name), Removed())
+        if outcome.before is None:
+            raise ModelNotFound(request.name)
+        return pb.DeleteResponse()
+
+    @refusing
+    async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:  # noqa: N802
+        node = NodeId(request.node)
+        await self._administration.drain(node, is_passed_on=request.is_passed_on)
+        return pb.DrainResponse()
+
+    @refusing
+    async def ForgetFailure(  # noqa: N802
+        self, request: pb.ForgetFailureRequest, context: Context
+    ) -> pb.ForgetFailureResponse:
+        models = self._models(request)
+        node = NodeId(request.node) if request.node else None
+        forgotten = await self._administration.forget(
+            models, node, is_passed_on=request.is_passed_on
+        )
+        return pb.ForgetFailureResponse(nodes=forgotten.nodes, unreachable=forgotten.unreachable)
+
+    async def Read(  # noqa: N802
+        self, request: pb.ReadRequest, context: Context
+    ) -> AsyncIterator[pb.ReadEvent]:
         try:
-            outcome = await self._step(PredictorName(request.name), Removed())
+            async for event in read(self._node, request, self._endpoints):
+                yield event
         except MeshError as error:
             await refuse(error, context)
-        if outcome.before is None:
-            await refuse(ModelNotFound(request.name), context)
-        return pb.DeleteResponse()
 
     async def Watch(  # noqa: N802
         self, request: pb.WatchRequest, context: Context
@@ -111,14 +134,13 @@ class Management(pb_grpc.ManagementServicer):
         finally:
             self._node.listeners.discard(listen)
 
-    async def _step(self, name: PredictorName, event: Event) -> Outcome:
-        outcome = await advance(self._registry, name, event, wall_s)
-        if outcome.revision is not None:
-            await self._node.follower.caught_up(outcome.revision)
-        for effect in outcome.effects:
-            if isinstance(effect, Retry):
-                self._node.forgive(effect.model)
-        return outcome
+    def _models(self, request: pb.ForgetFailureRequest) -> tuple[ModelId, ...]:
+        if request.WhichOneof("of") == "predictor":
+            return self._administration.models_of(PredictorName(request.predictor))
+        model = ModelId(request.model)
+        if model not in self._node.view.models:
+            raise NoSuchResource("model", model)
+        return (model,)
 
     def _would_apply(self, spec: PredictorSpec) -> pb.ApplyResponse.Result:
         """What applying it would come to, as this node sees the store."""
@@ -134,12 +156,8 @@ class Management(pb_grpc.ManagementServicer):
 
     def _text(self, name: PredictorName) -> str:
         """The object as JSON; empty where there is none."""
-        view = self._node.view
-        predictor = view.predictors.get(name)
-        if predictor is None:
-            return ""
-        status = predictor_status(predictor, view, now=wall_s())
-        return json.dumps(resources.predictor_object(predictor, status, self._endpoints))
+        shown = show_predictor(self._node.view, name, self._endpoints)
+        return "" if shown is None else json.dumps(shown)
 
 
 def _document(text: str) -> object:

@@ -15,14 +15,18 @@ from mesh.peers.tls import NodeTls
 from mesh.registry.port import Registry
 from mesh.runtime.port import Runtime
 from mesh.wire.resources import Endpoints
+from router.administration import Administration
 from router.forward import Forwarder
 from router.internal import InternalServer, PassedOn, PeerService
 from router.listening import connections, refuse_connections
+from router.loads import Loads
 from router.management import Management
+from router.model_mesh import ModelMesh
 from router.operations import OperationsServer
 from router.port import Mesh
 from router.route import Router
 from router.server import PublicServer, ServerLimits
+from router.steps import Steps
 from router.stream import Streams
 from router.waiting import Limits, WaitingRoom
 
@@ -84,9 +88,13 @@ async def running_node(
     streams = Streams(router, forwarder)
     limits = replace(doors.server, connection_age_s=doors.connection_age_s)
     public = PublicServer(router, streams, _mesh(node), limits)
-    management = Management(node, registry, Endpoints(_endpoint(doors.public)))
+    administration = Administration(node, links.channel, node.drain)
+    steps = Steps(node, registry, administration)
+    loads = Loads(node)
+    management = Management(node, steps, administration, Endpoints(_endpoint(doors.public)))
+    model_mesh = ModelMesh(node, steps, loads)
     passed_on = PassedOn(node, forwarder)
-    services = (management.register, PeerService(node).register)
+    services = (management.register, model_mesh.register, PeerService(node).register)
     internal = InternalServer(services, passed_on, doors.server, doors.tls)
     operations = OperationsServer(lambda: why_not_ready(node))
     async with asyncio.TaskGroup() as group:
@@ -111,6 +119,7 @@ async def running_node(
                 task.cancel()
             await streams.close()
             await waiting.close()
+            await loads.close()
             await forwarder.close()
             await links.close()
 

@@ -6,7 +6,9 @@ trailing metadata and in one line of the log.
 
 import logging
 import secrets
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -20,6 +22,25 @@ REQUEST_ID = "x-request-id"
 MAX_REQUEST_ID = 128
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Service = TypeVar("Service")
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+
+def refusing(
+    call: Callable[[Service, Request, Context], Awaitable[Answer]],
+) -> Callable[[Service, Request, Context], Awaitable[Answer]]:
+    """A method of a service that raises MeshError, as one that ends its call by a status."""
+
+    @wraps(call)
+    async def answer(service: Service, request: Request, context: Context) -> Answer:
+        try:
+            return await call(service, request, context)
+        except MeshError as error:
+            await refuse(error, context)
+            raise  # never reached: refusing ends the call
+
+    return answer
 
 
 async def refuse(error: MeshError, context: Context) -> None:

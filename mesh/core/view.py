@@ -4,7 +4,7 @@ It takes records one by one, in any order; a copy may be seen before its model, 
 either. `put` and `drop` return the names of the Predictors that the change concerns.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
 from mesh.core.ids import ModelId, NodeId, PredictorName
@@ -13,14 +13,22 @@ from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, P
 NO_COPIES: Mapping[NodeId, CopyRecord] = {}
 NO_MODELS: Set[ModelId] = frozenset()
 
+# Called with the kind and the key of a record that was put or dropped: its name or id; a copy's
+# model and node.
+Reader = Callable[[type[Record], tuple[str, ...]], None]
+
 
 @dataclass(slots=True)
 class View:
-    """Read its mappings freely; change it by `put` and `drop` alone."""
+    """Read its mappings freely; change it by `put` and `drop` alone.
+
+    `readers` are told of each change, once it is made; they must not change it themselves.
+    """
 
     predictors: dict[PredictorName, Predictor] = field(default_factory=dict)
     models: dict[ModelId, BackingModel] = field(default_factory=dict)
     nodes: dict[NodeId, NodeRecord] = field(default_factory=dict)
+    readers: set[Reader] = field(default_factory=set)
     _copies: dict[ModelId, dict[NodeId, CopyRecord]] = field(default_factory=dict)
     _held: dict[NodeId, set[ModelId]] = field(default_factory=dict)
     _loading: dict[NodeId, set[ModelId]] = field(default_factory=dict)
@@ -29,6 +37,10 @@ class View:
     def copies(self, model: ModelId) -> Mapping[NodeId, CopyRecord]:
         """The copies of a model, by node."""
         return self._copies.get(model, NO_COPIES)
+
+    def every_copy(self) -> Iterator[CopyRecord]:
+        """All copies of all models."""
+        return (copy for copies in self._copies.values() for copy in copies.values())
 
     def held(self, node: NodeId) -> Set[ModelId]:
         """The models of which a node has a copy, in whatever state."""
@@ -51,25 +63,31 @@ class View:
             case Predictor():
                 self._refer(self.predictors.get(record.name), record)
                 self.predictors[record.name] = record
+                self._tell(Predictor, record.name)
                 return frozenset({record.name})
             case BackingModel():
                 self.models[record.id] = record
+                self._tell(BackingModel, record.id)
                 return self.names(record.id)
             case CopyRecord():
                 self._copies.setdefault(record.model, {})[record.node] = record
                 _note(self._held, record, is_in=True)
                 _note(self._loading, record, is_in=record.state is CopyState.LOADING)
+                self._tell(CopyRecord, record.model, record.node)
                 return self.names(record.model)
             case NodeRecord():  # pragma: no branch - the last of the union
                 self.nodes[record.id] = record
+                self._tell(NodeRecord, record.id)
                 return frozenset()
 
     def drop_predictor(self, name: PredictorName) -> frozenset[PredictorName]:
         self._refer(self.predictors.pop(name, None), None)
+        self._tell(Predictor, name)
         return frozenset({name})
 
     def drop_model(self, model: ModelId) -> frozenset[PredictorName]:
         self.models.pop(model, None)
+        self._tell(BackingModel, model)
         return self.names(model)
 
     def drop_copy(self, model: ModelId, node: NodeId) -> frozenset[PredictorName]:
@@ -80,11 +98,17 @@ class View:
             _note(self._loading, record, is_in=False)
         if not copies:
             self._copies.pop(model, None)
+        self._tell(CopyRecord, model, node)
         return self.names(model)
 
     def drop_node(self, node: NodeId) -> frozenset[PredictorName]:
         self.nodes.pop(node, None)
+        self._tell(NodeRecord, node)
         return frozenset()
+
+    def _tell(self, kind: type[Record], *key: str) -> None:
+        for reader in tuple(self.readers):
+            reader(kind, key)
 
     def _refer(self, before: Predictor | None, after: Predictor | None) -> None:
         if before is not None:

@@ -1,14 +1,19 @@
-"""Predictors as the JSON objects that people see: what `kubectl get -o json` prints of them."""
+"""What people see, as JSON objects: Predictors as `kubectl get -o json` prints them, and in the
+same form models, nodes and copies.
+"""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mesh.core.records import CopyRecord, Predictor
+from mesh.core.ids import PredictorName
+from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, Predictor
 from mesh.core.status import FailureInfo, PredictorStatus
 
 API_VERSION = "wmlserving.ai.ibm.com/v1"
 PREDICTOR = "Predictor"
+MODEL, NODE, COPY = "Model", "Node", "Copy"
 UNITS = ("B", "kB", "MB", "GB", "TB")
 UNIT_STEP = 1000
 TENTHS_BELOW = 10
@@ -55,6 +60,57 @@ def copy_object(copy: CopyRecord) -> dict[str, object]:
         "reason": copy.reason,
     }
     return {key: value for key, value in fields.items() if value}
+
+
+def copy_resource(copy: CopyRecord) -> dict[str, object]:
+    """A copy as a resource; its name is `<model>/<node>`."""
+    return _resource(COPY, f"{copy.model}/{copy.node}", status=copy_object(copy))
+
+
+def model_resource(
+    model: BackingModel,
+    state: str,
+    names: Iterable[PredictorName],
+    copies: Iterable[CopyRecord],
+) -> dict[str, object]:
+    """A backing model: its spec, who refers to it, and what its copies come to."""
+    states = [copy.state for copy in copies]
+    status = {
+        "state": state,
+        "predictors": sorted(names),
+        "copies": states.count(CopyState.LOADED),
+        "failedCopies": states.count(CopyState.FAILED),
+        "autoDelete": model.auto_delete,
+    }
+    spec = json.loads(model.spec or "{}")
+    return _resource(MODEL, model.id, status=status) | {"spec": spec}
+
+
+def node_resource(node: NodeRecord, copies: int) -> dict[str, object]:
+    """A node and what it offers; `copies`: how many models it holds, in whatever state."""
+    status = {
+        "state": node.state,
+        "runtime": node.runtime or "",
+        "modelTypes": sorted(map(str, node.model_types)),
+        "copies": copies,
+        "loading": node.loading,
+        "usedBytes": node.used_bytes,
+        "capacityBytes": node.capacity_bytes,
+        "requestsPerSecond": round(node.rps, 1),
+        "zone": node.zone,
+        "labels": sorted(node.labels),
+        "address": node.address,
+    }
+    return _resource(NODE, node.id, created_s=node.joined_s, status=status)
+
+
+def _resource(
+    kind: str, name: str, *, status: Mapping[str, object], created_s: float = 0.0
+) -> dict[str, object]:
+    metadata = {"name": name}
+    if created_s:
+        metadata["creationTimestamp"] = timestamp(created_s)
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "status": dict(status)}
 
 
 def size_text(size_bytes: int) -> str:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.records import CopyState
+from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, Predictor
 from mesh.core.view import View
 from tests.support.builders import copy, model_of, node, predictor
 
@@ -32,6 +32,35 @@ def test_predictor_that_moves_on_is_no_longer_named_by_its_old_model():
     assert view.names(ModelId("p-1")) == frozenset()
     assert view.drop_copy(ModelId("p-2"), NodeId("n1")) == {"p"}
     assert view.drop_model(ModelId("p-2")) == {"p"}
+
+
+def test_readers_are_told_of_each_change_once_it_is_made():
+    view, told = View(), []
+    first, second = copy("p-1", CopyState.LOADED), copy("p-2", CopyState.FAILED, "n2")
+
+    def read(kind, key):
+        told.append((kind, *key, len(list(view.every_copy()))))
+
+    view.readers.add(read)
+    for record in (predictor("p"), model_of("p"), first, second, node()):
+        view.put(record)
+    view.drop_copy(first.model, first.node)
+    view.drop_node(NodeId("n1"))
+    view.drop_model(model_of("p").id)
+    view.drop_predictor(PredictorName("p"))
+    view.readers.discard(read)
+    view.drop_copy(second.model, second.node)
+    assert told == [
+        (Predictor, "p", 0),
+        (BackingModel, model_of("p").id, 0),
+        (CopyRecord, "p-1", "n1", 1),
+        (CopyRecord, "p-2", "n2", 2),
+        (NodeRecord, "n1", 2),
+        (CopyRecord, "p-1", "n1", 1),
+        (NodeRecord, "n1", 1),
+        (BackingModel, model_of("p").id, 1),
+        (Predictor, "p", 1),
+    ]
 
 
 class ViewMachine(RuleBasedStateMachine):

@@ -7,6 +7,67 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PREDICTOR: _ClassVar[Kind]
+    MODEL: _ClassVar[Kind]
+    NODE: _ClassVar[Kind]
+    COPY: _ClassVar[Kind]
+PREDICTOR: Kind
+MODEL: Kind
+NODE: Kind
+COPY: Kind
+
+class ReadRequest(_message.Message):
+    __slots__ = ("kind", "name", "follow")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    kind: Kind
+    name: str
+    follow: bool
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., name: _Optional[str] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class ReadEvent(_message.Message):
+    __slots__ = ("name", "json")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    json: str
+    def __init__(self, name: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
+
+class DrainRequest(_message.Message):
+    __slots__ = ("node", "is_passed_on")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    IS_PASSED_ON_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    is_passed_on: bool
+    def __init__(self, node: _Optional[str] = ..., is_passed_on: _Optional[bool] = ...) -> None: ...
+
+class DrainResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ForgetFailureRequest(_message.Message):
+    __slots__ = ("predictor", "model", "node", "is_passed_on")
+    PREDICTOR_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    IS_PASSED_ON_FIELD_NUMBER: _ClassVar[int]
+    predictor: str
+    model: str
+    node: str
+    is_passed_on: bool
+    def __init__(self, predictor: _Optional[str] = ..., model: _Optional[str] = ..., node: _Optional[str] = ..., is_passed_on: _Optional[bool] = ...) -> None: ...
+
+class ForgetFailureResponse(_message.Message):
+    __slots__ = ("nodes", "unreachable")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    UNREACHABLE_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedScalarFieldContainer[str]
+    unreachable: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, nodes: _Optional[_Iterable[str]] = ..., unreachable: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ApplyRequest(_message.Message):
     __slots__ = ("json", "dry_run")
     JSON_FIELD_NUMBER: _ClassVar[int]

@@ -64,6 +64,21 @@ class ManagementStub:
                 request_serializer=wml__management__pb2.WatchRequest.SerializeToString,
                 response_deserializer=wml__management__pb2.WatchEvent.FromString,
                 _registered_method=True)
+        self.Read = channel.unary_stream(
+                '/wmlserving.management.v1.Management/Read',
+                request_serializer=wml__management__pb2.ReadRequest.SerializeToString,
+                response_deserializer=wml__management__pb2.ReadEvent.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/wmlserving.management.v1.Management/Drain',
+                request_serializer=wml__management__pb2.DrainRequest.SerializeToString,
+                response_deserializer=wml__management__pb2.DrainResponse.FromString,
+                _registered_method=True)
+        self.ForgetFailure = channel.unary_unary(
+                '/wmlserving.management.v1.Management/ForgetFailure',
+                request_serializer=wml__management__pb2.ForgetFailureRequest.SerializeToString,
+                response_deserializer=wml__management__pb2.ForgetFailureResponse.FromString,
+                _registered_method=True)
 
 
 class ManagementServicer:
@@ -111,6 +126,29 @@ class ManagementServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Read(self, request, context):
+        """All of one kind, sorted by name; with `follow` then each change, until the caller leaves.
+        NOT_FOUND for a name that does not exist, but with `follow`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """The node takes nothing new, hands its copies over and leaves. Returns once it has begun.
+        NOT_FOUND for a node that does not exist, UNAVAILABLE for one that does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetFailure(self, request, context):
+        """Forgets that a model, or those of a Predictor, failed to load, so that it is tried again at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManagementServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -143,6 +181,21 @@ def add_ManagementServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=wml__management__pb2.WatchRequest.FromString,
                     response_serializer=wml__management__pb2.WatchEvent.SerializeToString,
+            ),
+            'Read': grpc.unary_stream_rpc_method_handler(
+                    servicer.Read,
+                    request_deserializer=wml__management__pb2.ReadRequest.FromString,
+                    response_serializer=wml__management__pb2.ReadEvent.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=wml__management__pb2.DrainRequest.FromString,
+                    response_serializer=wml__management__pb2.DrainResponse.SerializeToString,
+            ),
+            'ForgetFailure': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetFailure,
+                    request_deserializer=wml__management__pb2.ForgetFailureRequest.FromString,
+                    response_serializer=wml__management__pb2.ForgetFailureResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -307,6 +360,87 @@ class Management:
             '/wmlserving.management.v1.Management/Watch',
             wml__management__pb2.WatchRequest.SerializeToString,
             wml__management__pb2.WatchEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Read(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/wmlserving.management.v1.Management/Read',
+            wml__management__pb2.ReadRequest.SerializeToString,
+            wml__management__pb2.ReadEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wmlserving.management.v1.Management/Drain',
+            wml__management__pb2.DrainRequest.SerializeToString,
+            wml__management__pb2.DrainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetFailure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wmlserving.management.v1.Management/ForgetFailure',
+            wml__management__pb2.ForgetFailureRequest.SerializeToString,
+            wml__management__pb2.ForgetFailureResponse.FromString,
             options,
             channel_credentials,
             insecure,

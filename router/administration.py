@@ -1,0 +1,108 @@
+"""What administrators ask of nodes, whichever node they ask: another node is called for it.
+
+A call and not a record in the store, so that who asks hears whether it was done, that it works
+while the store is away, and that nothing is left over where it was not done.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from mesh.agent.engine import Node
+from mesh.core.errors import ModelNotFound, NoSuchResource, Unavailable
+from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.records import CopyState
+from mesh.wire.pb import wml_management_pb2 as pb
+from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
+
+CALL_LIMIT_S = 5.0
+Channels = Callable[[str], grpc.aio.Channel]
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Where a failure was forgotten, and which nodes with one did not answer."""
+
+    nodes: tuple[NodeId, ...]
+    unreachable: tuple[NodeId, ...]
+
+
+class Administration:
+    """`channel` gives the channel to another node's address; whoever made it closes it."""
+
+    def __init__(self, node: Node, channel: Channels, leave: Callable[[], None]) -> None:
+        self._node = node
+        self._channel = channel
+        self._leave = leave
+
+    async def drain(self, node: NodeId, *, is_passed_on: bool = False) -> None:
+        """Has a node leave. Raises NoSuchResource, Unavailable."""
+        if self._is_own(node, is_passed_on=is_passed_on):
+            self._leave()
+            return
+        request = pb.DrainRequest(node=node, is_passed_on=True)
+        await _answered(self._stub(node).Drain, request, node)
+
+    def models_of(self, name: PredictorName) -> tuple[ModelId, ...]:
+        """The models of a Predictor. Raises ModelNotFound."""
+        predictor = self._node.view.predictors.get(name)
+        if predictor is None:
+            raise ModelNotFound(name)
+        return tuple(dict.fromkeys((predictor.target, predictor.active)))
+
+    async def forget(
+        self, models: Iterable[ModelId], node: NodeId | None = None, *, is_passed_on: bool = False
+    ) -> Forgotten:
+        """Forgets that these failed, on one node or on all. Raises NoSuchResource."""
+        if node is not None:
+            self._is_own(node, is_passed_on=is_passed_on)
+        failed = [
+            (copy.model, copy.node)
+            for model in models
+            for copy in self._node.view.copies(model).values()
+            if copy.state is CopyState.FAILED and node in (None, copy.node)
+        ]
+        done: set[NodeId] = set()
+        async with asyncio.TaskGroup() as group:
+            for model, place in failed:
+                group.create_task(self._forget(model, place, done))
+        left = {place for _, place in failed} - done
+        return Forgotten(tuple(sorted(done)), tuple(sorted(left)))
+
+    async def _forget(self, model: ModelId, node: NodeId, done: set[NodeId]) -> None:
+        try:
+            if self._is_own(node):
+                self._node.forgive(model)
+            else:
+                request = pb.ForgetFailureRequest(model=model, node=node, is_passed_on=True)
+                await _answered(self._stub(node).ForgetFailure, request, node)
+        except (Unavailable, NoSuchResource):
+            return
+        done.add(node)
+
+    def _is_own(self, node: NodeId, *, is_passed_on: bool = False) -> bool:
+        """Whether this node is meant. Raises NoSuchResource where there is none such."""
+        if node == self._node.identity.id:
+            return True
+        if is_passed_on or node not in self._node.view.nodes:
+            raise NoSuchResource("node", node)
+        return False
+
+    def _stub(self, node: NodeId) -> Any:
+        address = self._node.view.nodes[node].address
+        if not address:
+            raise Unavailable(f"node {node!r} has no address")
+        return pb_grpc.ManagementStub(self._channel(address))
+
+
+async def _answered(call: Any, request: Any, node: NodeId) -> None:
+    try:
+        await call(request, timeout=CALL_LIMIT_S)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            raise NoSuchResource("node", node) from error
+        raise Unavailable(f"node {node!r} does not answer") from error
