@@ -23,10 +23,9 @@ def read_info(type_text: str, path: str, key: str) -> ModelSource:
         raise InvalidRequest("modelInfo.type", "required")
     named = type_text.partition(PROTOCOL)[0]
     runtime = named.removeprefix(RUNTIME) if named.startswith(RUNTIME) else ""
-    written = ModelType("") if runtime else _type(named.removeprefix(TYPE))
     fields = _fields(key)
     return ModelSource(
-        type=_type_in(fields) or written,
+        type=_type_in(fields) if runtime else _type(named.removeprefix(TYPE)),
         path=path,
         storage_key=StorageKey(_text(fields, "storage_key")),
         bucket=_text(fields, "bucket"),
@@ -67,14 +66,12 @@ def _fields(key: str) -> Mapping[str, object]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _type_in(fields: Mapping[str, object]) -> ModelType | None:
-    """The type as the key has it, an object or a text."""
+def _type_in(fields: Mapping[str, object]) -> ModelType:
+    """The type as the key has it, an object or a text; empty where it has none."""
     said = fields.get("model_type")
-    if isinstance(said, str):
-        return _type(said) if said else None
-    if not isinstance(said, dict) or not _text(said, "name"):
-        return None
-    return ModelType(_text(said, "name"), _text(said, "version"))
+    if isinstance(said, dict):
+        return ModelType(_text(said, "name"), _text(said, "version"))
+    return _type(_text(fields, "model_type"))
 
 
 def _type(text: str) -> ModelType:

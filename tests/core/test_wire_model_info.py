@@ -29,7 +29,7 @@ KEY = json.dumps(
 
 
 def test_info_is_read_with_all_that_its_key_says():
-    assert read_info("mt:keras", "p", KEY) == ModelSource(
+    assert read_info("mt:onnx:1", "p", KEY) == ModelSource(
         ModelType("onnx", "1"),
         "p",
         StorageKey("k"),
@@ -67,14 +67,15 @@ def test_key_of_another_kind_says_nothing_here_and_is_kept(key):
     [
         ("onnx:1", ModelType("onnx", "1")),
         ({"name": "onnx", "version": None}, ModelType("onnx")),
-        ("", ModelType("keras")),
-        ({}, ModelType("keras")),
-        ({"name": ""}, ModelType("keras")),
-        (5, ModelType("keras")),
+        ("", ModelType("")),
+        ({}, ModelType("")),
+        (5, ModelType("")),
     ],
 )
-def test_type_in_the_key_comes_first(said, expected):
-    assert read_info("keras", "p", json.dumps({"model_type": said})).type == expected
+def test_type_in_the_key_is_that_of_a_model_for_a_named_runtime(said, expected):
+    key = json.dumps({"model_type": said})
+    assert read_info("rt:mlserver-1.x", "p", key).type == expected
+    assert read_info("keras", "p", key).type == ModelType("keras")
 
 
 def test_info_without_a_type_is_refused():
@@ -94,11 +95,11 @@ def test_any_text_is_taken_as_a_key_and_a_path(path, key):
     assert (source.path, source.key) == (path, key)
 
 
-@given(sources().filter(lambda source: source.type.name))
+@given(sources())
 def test_key_that_is_made_of_a_source_reads_back_as_that_source(source):
     key = encode_model_key(replace(source, key=""))
-    read = read_info("x", source.path, key)
-    assert read == replace(source, key=key, runtime=None)
+    read = read_info("rt:r", source.path, key)
+    assert read == replace(source, key=key, runtime="r")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ import grpc.aio
 from mesh.agent.holdings import Identity
 from mesh.core.ids import NodeId
 from mesh.registry.memory import MemoryRegistry
+from mesh.registry.port import Registry
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from mesh.wire.pb import kfs_inference_v2_pb2_grpc as kfs_grpc
+from mesh.wire.pb import model_mesh_pb2_grpc as model_mesh_grpc
 from mesh.wire.pb import wml_management_pb2 as management_pb
 from mesh.wire.pb import wml_management_pb2_grpc as management_grpc
 from router.node import Doors, RunningNode, running_node
@@ -26,7 +28,10 @@ DEADLINE_S = 10.0
 
 @dataclass
 class World:
-    """What a test holds of it. `infer` and `manage` are stubs on the node's two addresses."""
+    """What a test holds of it.
+
+    `infer` is a stub on the node's public address; `manage` and `mesh` are on the other one.
+    """
 
     runtime: FakeRuntime
     plane: DataPlane
@@ -34,6 +39,7 @@ class World:
     channel: grpc.aio.Channel
     infer: kfs_grpc.GRPCInferenceServiceStub
     manage: management_grpc.ManagementStub
+    mesh: model_mesh_grpc.ModelMeshStub
 
     async def apply(self, name: str, path: str = "a", **fields: str) -> Any:
         """Applies a Predictor; the result's name."""
@@ -93,8 +99,13 @@ async def eventually(condition: Callable[[], Any], message: Callable[[], str] = 
 
 @asynccontextmanager
 async def world(
-    runtime: FakeRuntime | None = None, *, identity: Identity | None = None, **doors: Any
+    runtime: FakeRuntime | None = None,
+    *,
+    identity: Identity | None = None,
+    registry: Registry | None = None,
+    **doors: Any,
 ) -> AsyncIterator[World]:
+    """A node; further ones are of the same mesh where they share `registry` and have addresses."""
     runtime = runtime or FakeRuntime()
     identity = identity or Identity(NodeId("n1"), RUNTIME)
     addresses = {
@@ -103,9 +114,10 @@ async def world(
         "operations": "127.0.0.1:0",
         "grace_s": 5.0,
     }
+    registry = registry or MemoryRegistry()
     async with (
         data_plane(runtime) as plane,
-        running_node(identity, MemoryRegistry(), runtime, Doors(**(addresses | doors))) as running,
+        running_node(identity, registry, runtime, Doors(**(addresses | doors))) as running,
         grpc.aio.insecure_channel(f"127.0.0.1:{running.port}") as channel,
         grpc.aio.insecure_channel(f"127.0.0.1:{running.management_port}") as internal,
     ):
@@ -116,4 +128,5 @@ async def world(
             channel,
             kfs_grpc.GRPCInferenceServiceStub(channel),
             management_grpc.ManagementStub(internal),
+            model_mesh_grpc.ModelMeshStub(internal),
         )
