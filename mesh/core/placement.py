@@ -26,6 +26,8 @@ FAILURE_MEMORY_S = 900.0
 MAX_FAILED_NODES = 3
 # What a model is thought to take of which nothing is known.
 DEFAULT_SIZE_BYTES = 1_000_000
+# Of a node's capacity, what a copy that is both `extra` and `fill` leaves free.
+EXTRA_KEEPS_FREE = 0.1
 # The constraint of model types that have none of their own.
 DEFAULT_CONSTRAINT = "_default"
 NO_ROOM = "no free room"
@@ -148,12 +150,13 @@ Filter = Callable[[Iterable[NodeRecord], Question, Wish], Mapping[NodeId, str]]
 
 
 def _draining(nodes: Iterable[NodeRecord], _: Question, __: Wish) -> Mapping[NodeId, str]:
-    return {node.id: "draining" for node in nodes if node.state is NodeState.DRAINING}
+    draining = NodeState.DRAINING
+    return {node.id: "draining" for node in nodes if node.state is draining}
 
 
 def _failing(nodes: Iterable[NodeRecord], _: Question, __: Wish) -> Mapping[NodeId, str]:
-    verdict = "its runtime does not answer"
-    return {node.id: verdict for node in nodes if node.state is NodeState.FAILING}
+    failing = NodeState.FAILING
+    return {node.id: "its runtime does not answer" for node in nodes if node.state is failing}
 
 
 def _lacking_runtime(
@@ -212,9 +215,15 @@ def _excluded(_: Iterable[NodeRecord], question: Question, __: Wish) -> Mapping[
 
 
 def _full(nodes: Iterable[NodeRecord], question: Question, wish: Wish) -> Mapping[NodeId, str]:
+    """An extra copy leaves some room for models that have none yet."""
     if not question.fill:
         return {}
-    return {node.id: NO_ROOM for node in nodes if wish.free_bytes(node) < wish.size_bytes}
+    kept = EXTRA_KEEPS_FREE if question.extra else 0.0
+    return {
+        node.id: NO_ROOM
+        for node in nodes
+        if wish.free_bytes(node) < wish.size_bytes + kept * node.capacity_bytes
+    }
 
 
 # A node gets the verdict of the first of these that has one for it.

@@ -1,10 +1,10 @@
 """In what order the nodes are taken that may hold a model: small sorters, one after the other.
 
-Each sorter ranks those that are left, by a figure that is smaller where the node is better, and
-only the best go on to the next; those that are left at the end are equal, and rendezvous order
-shares the models between them. What many nodes decide at the same time from figures that are a
-little behind would all go to one node, the best; therefore figures are coarse, so that several
-nodes are the best, and what is on its way counts.
+Each sorter ranks those that are left, by a figure that is smaller where the node is better (or by
+none, where it has nothing to say), and only the best go on to the next. Those that are left at the
+end are equal, and rendezvous order shares the models between them. What many nodes decide at the
+same time from figures that are a little behind would all go to one node, the best; therefore
+figures are coarse, so that several nodes are the best, and what is on its way counts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,6 @@ from mesh.core.rendezvous import first
 
 # Loads under way on a node from which on others are preferred, even those that must evict.
 BACKLOG = 8
-# Of two caches that differ in age by less than a step, neither is older.
-AGE_STEPS_PER_DOUBLING = 2
 SPACE_STEPS = 4
 
 
@@ -55,55 +53,75 @@ def best(
         if len(nodes) == 1:
             break
         ranks = sorter(nodes, wish)
+        if not ranks:
+            continue
         least = min(ranks)
-        nodes = [node for node, rank in zip(nodes, ranks, strict=True) if rank == least]
+        if ranks.count(least) < len(ranks):
+            nodes = [node for node, rank in zip(nodes, ranks, strict=True) if rank == least]
     return first(wish.model, (node.id for node in nodes))
 
 
 def by_possibility(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
     """A node that can never hold it comes last, and says so if it has to try."""
+    if not wish.known_bytes:
+        return ()
     return [0 < node.capacity_bytes < wish.known_bytes for node in nodes]
 
 
 def by_readiness(nodes: Sequence[NodeRecord], _: Wish) -> Sequence[float]:
-    return [node.state is not NodeState.READY for node in nodes]
+    ready = NodeState.READY
+    return [node.state is not ready for node in nodes]
 
 
 def by_zone(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
     """Zones with fewer copies of this model first."""
-    return [wish.zones.get(node.zone, 0) for node in nodes]
+    zones = wish.zones
+    return [zones.get(node.zone, 0) for node in nodes] if zones else ()
 
 
 def by_preferred_labels(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
-    return [len(wish.preferred - node.labels) for node in nodes]
+    preferred = wish.preferred
+    return [len(preferred - node.labels) for node in nodes] if preferred else ()
 
 
 def by_backlog(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
     """Keeps an empty node among full ones from being sent everything at once."""
-    return [(_loads(node, wish) // BACKLOG).bit_length() for node in nodes]
+    coming = wish.coming
+    return [node.loading >= BACKLOG or coming(node.id) >= BACKLOG for node in nodes]
 
 
 def by_room(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
     """Where it fits without unloading others first."""
-    return [wish.free_bytes(node) < wish.size_bytes for node in nodes]
+    size_bytes = wish.size_bytes
+    return [
+        node.capacity_bytes - node.used_bytes < size_bytes or wish.free_bytes(node) < size_bytes
+        for node in nodes
+    ]
 
 
 def by_age(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
-    """Where something must be unloaded, the cache whose oldest use is longest ago comes first."""
+    """Where something must be unloaded, the cache whose oldest use is longest ago comes first.
+
+    Of two that differ by less than half a doubling neither is older.
+    """
     if wish.free_bytes(nodes[0]) >= wish.size_bytes:  # then it fits on all that are left
-        return [0] * len(nodes)
-    return [-_age_step(wish.now - node.oldest_use_s) for node in nodes]
+        return ()
+    now = wish.now
+    # The square has two bits for each doubling.
+    return [-int(max(0.0, now - node.oldest_use_s) ** 2).bit_length() for node in nodes]
 
 
 def by_loads(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
-    return [_loads(node, wish).bit_length() for node in nodes]
+    """By what the node says and what its copies say; either may be behind. Each doubling counts."""
+    coming = wish.coming
+    return [max(node.loading, coming(node.id)).bit_length() for node in nodes]
 
 
 def by_request_rate(nodes: Sequence[NodeRecord], _: Wish) -> Sequence[float]:
     """Up to twice the mean of those that are left, all are equal; then each doubling counts."""
-    mean = fsum(node.rps for node in nodes) / len(nodes)
+    mean = fsum([node.rps for node in nodes]) / len(nodes)
     if mean <= 0:
-        return [0] * len(nodes)
+        return ()
     return [int(log2(max(1.0, node.rps / mean))) for node in nodes]
 
 
@@ -127,12 +145,3 @@ SORTERS: tuple[Sorter, ...] = (
     by_request_rate,
     by_free_space,
 )
-
-
-def _loads(node: NodeRecord, wish: Wish) -> int:
-    """What the node says and what its copies say; the one is behind, the other may be."""
-    return max(node.loading, wish.coming(node.id))
-
-
-def _age_step(age_s: float) -> int:
-    return int(log2(max(1.0, age_s)) * AGE_STEPS_PER_DOUBLING)
