@@ -39,6 +39,7 @@ from mesh.core.rendezvous import rendezvous
 from mesh.core.status import ModelState, model_state
 from mesh.core.view import View
 from mesh.ops.clock import REAL_CLOCK, Clock
+from mesh.ops.tasks import Tasks
 from mesh.peers.port import Ask, Outcome, Peers
 from mesh.registry.follow import Follower
 from mesh.registry.port import Change, Registry
@@ -81,6 +82,8 @@ class Node:
         self.signals = Signals()
         self._announcer = Announcer(registry)
         self._announcing: asyncio.Task[None] | None = None
+        self._handing_over: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
         self.history = History(self.view, clock.wall_s)
         self.reach = Reach(peers, self.view.nodes, self._reach_changed)
         self._errands = Errands(peers, self._learn, self._errand_ended, self.reach.lost)
@@ -137,6 +140,7 @@ class Node:
                 group.create_task(self._tick())
                 group.create_task(self.pulse.run())
         finally:
+            await self._tasks.close()
             await self._transitions.close()
             await self._reseed.close()
             await self._doubts.close()
@@ -146,14 +150,18 @@ class Node:
             await self._runtime.close()
 
     def drain(self) -> None:
-        """Takes no new loads from now on; what is Loaded goes on serving."""
+        """Takes no new loads from now on; what is Loaded goes on serving, and is handed over."""
+        if self.is_draining:
+            return
         self.standing.set_state(NodeState.DRAINING)
+        if self.identity.address:
+            self._handing_over = self._tasks.spawn(hand_over(self, self._clock), "hand over")
 
     async def leave(self, limit_s: float) -> None:
-        """Drains, and has what was used of late loaded elsewhere, for `limit_s` at most."""
+        """Drains; returns once its models are handed over, or after `limit_s`."""
         self.drain()
-        if self.identity.address:
-            await hand_over(self, self._clock, limit_s)
+        if self._handing_over is not None:
+            await asyncio.wait([self._handing_over], timeout=limit_s)
 
     async def withdraw(self) -> None:
         """Takes this node and its copies out of the store; what it holds goes on serving."""

@@ -35,8 +35,8 @@ class Host(Protocol):
     def load(self, model: ModelId, node: NodeId, purpose: Purpose) -> Hold | None: ...
 
 
-async def hand_over(host: Host, clock: Clock, limit_s: float) -> None:
-    """The most recently used first, a few at once, within `limit_s`."""
+async def hand_over(host: Host, clock: Clock) -> None:
+    """The most recently used first, a few at once."""
     since_s = clock.monotonic_s() - RECENT_S
     recent = [copy for copy in host.holdings if copy.is_loaded and _used_s(copy) > since_s]
     recent.sort(key=_used_s)
@@ -47,12 +47,9 @@ async def hand_over(host: Host, clock: Clock, limit_s: float) -> None:
         while recent:
             handed += await _hand_over(host, recent.pop().id)
 
-    try:
-        async with asyncio.timeout(limit_s), asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
-                group.create_task(carry())
-    except TimeoutError:
-        log.warning("left before all was handed over", extra={"models": len(recent)})
+    async with asyncio.TaskGroup() as group:
+        for _ in range(AT_ONCE):
+            group.create_task(carry())
     log.info("handed over", extra={"models": handed})
 
 

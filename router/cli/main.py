@@ -15,6 +15,7 @@ from router.cli.names import DEFAULT_SERVER, SERVER_ENV
 COMMANDS = {
     "quickstart": "router.cli.serve:quickstart_command",
     "serve": "router.cli.serve:serve_command",
+    "node": "router.cli.node:node_command",
     "apply": "router.cli.apply:apply_command",
     "diff": "router.cli.diff:diff_command",
     "get": "router.cli.get:get_command",

@@ -102,7 +102,7 @@ def serve_command(storage_config: Path, **told: Any) -> None:
     wml-serving serve --runtime-bin mlserver-venv/bin --state ~/.wml-serving \\
         --storage-config ./storage-config
     """
-    _run(_serve(storage_config, told, _say_ready))
+    run_program(_serve(storage_config, told, _say_ready))
 
 
 @click.command("quickstart")
@@ -116,7 +116,7 @@ def serve_command(storage_config: Path, **told: Any) -> None:
 )
 def quickstart_command(deploy: Path, **told: Any) -> None:
     """`serve` with an S3 server and the example models: what `make run` starts."""
-    _run(_quickstart(deploy, told))
+    run_program(_quickstart(deploy, told))
 
 
 async def _serve(
@@ -124,7 +124,7 @@ async def _serve(
 ) -> None:
     logs.configure(logs.LogFormat(told["log_format"]), told["log_level"])
     settings = ServeSettings(
-        runtime=_runtime(told["runtime"]),
+        runtime=read_runtime(told["runtime"]),
         runtime_bin=told["runtime_bin"],
         storage_config=storage_config,
         state=told["state"],
@@ -143,7 +143,8 @@ async def _quickstart(deploy: Path, told: dict[str, Any]) -> None:
         await _serve(storage_config, told, _say_walk_through)
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
+def run_program(work: Coroutine[Any, Any, None]) -> None:
+    """Runs a server until it ends; what it cannot start with is said in one line."""
     import uvloop
 
     try:
@@ -160,7 +161,8 @@ def _first(errors: BaseException) -> BaseException:
     return errors
 
 
-def _runtime(path: Path) -> ServingRuntimeManifest:
+def read_runtime(path: Path) -> ServingRuntimeManifest:
+    """The one ServingRuntime of a file; raises StartFailed."""
     documents = _documents(path)
     if len(documents) != 1:
         raise StartFailed(f"{path}: must hold one ServingRuntime, not {len(documents)} documents")

@@ -1,0 +1,161 @@
+"""`wml-serving node`: one node of a mesh over etcd."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mesh.ops import logs
+from mesh.ops.settings import InvalidSettings
+from mesh.peers.tls import NodeTls
+from mesh.registry.etcd_settings import EtcdSettings
+from router.cli.serve import read_runtime, run_program
+from router.member import MemberSettings, RuntimeBeside, member
+from router.node import ANY_HOST, Doors, RunningNode
+from router.serve import StartFailed
+
+
+@click.command("node")
+@click.option(
+    "--store",
+    envvar="ETCD_CONFIG",
+    show_envvar=True,
+    required=True,
+    metavar="FILE|JSON",
+    help="Where etcd is: a JSON object, or a file with one; see docs/etcd.md.",
+)
+@click.option(
+    "--name",
+    envvar="POD_NAME",
+    show_envvar=True,
+    default=socket.gethostname,
+    show_default="the host's",
+    help="What the node's id begins with.",
+)
+@click.option(
+    "--runtime",
+    metavar="TARGET",
+    help="The adapter: a gRPC target such as unix:/run/adapter.sock or 127.0.0.1:8085, which serves"
+    " mmesh.ModelRuntime. Without one the node only routes.",
+)
+@click.option(
+    "--data",
+    metavar="TARGET",
+    help="Where the runtime answers inference; the adapter's target if not given.",
+)
+@click.option(
+    "--serving-runtime",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The ServingRuntime that describes the runtime: its name and model types.",
+)
+@click.option("--listen", default="0.0.0.0:8033", show_default=True, help="Where clients call.")
+@click.option(
+    "--internal",
+    default="127.0.0.1:8034",
+    show_default=True,
+    help="Where other nodes and administrators call; not for clients.",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Where other nodes reach --internal, if that is not what it listens on.",
+)
+@click.option(
+    "--operations",
+    default="127.0.0.1:2112",
+    show_default=True,
+    help="Where /metrics, /livez and /readyz are.",
+)
+@click.option(
+    "--tls",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="ca.crt, tls.crt and tls.key for --internal: nobody gets in without a certificate.",
+)
+@click.option("--zone", default="", help="Copies of a model are spread over zones.")
+@click.option("--labels", default="", metavar="A,B", help="What model types may ask for.")
+@click.option(
+    "--connection-age",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="When a client's connection is renewed; a node that leaves waits as long.",
+)
+@click.option(
+    "--hand-over",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a node that leaves waits for its models to be loaded elsewhere.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice([form.value for form in logs.LogFormat]),
+    default="text",
+    show_default=True,
+)
+@click.option("--log-level", default="info", show_default=True)
+def node_command(**told: Any) -> None:
+    """Joins a mesh: a node that routes, and holds models where a runtime is beside it.
+
+    \b
+    wml-serving node --store etcd.json --runtime unix:/run/adapter.sock --data 127.0.0.1:8001 \\
+        --serving-runtime deploy/runtimes/mlserver-1.x.yaml --internal 10.0.0.7:8034
+
+    On SIGTERM it has its models loaded elsewhere, lets its clients go, and ends.
+    """
+    run_program(_join(told))
+
+
+async def _join(told: dict[str, Any]) -> None:
+    logs.configure(logs.LogFormat(told["log_format"]), told["log_level"])
+    await member(_settings(told), _say_ready)
+
+
+def _settings(told: dict[str, Any]) -> MemberSettings:
+    try:
+        store = EtcdSettings.load(told["store"])
+    except InvalidSettings as error:
+        raise StartFailed(str(error)) from error
+    doors = Doors(
+        told["listen"],
+        told["internal"],
+        told["operations"],
+        connection_age_s=told["connection_age"],
+        hand_over_s=told["hand_over"],
+        tls=None if told["tls"] is None else NodeTls(told["tls"]),
+    )
+    labels = frozenset(label for label in told["labels"].split(",") if label)
+    return MemberSettings(
+        told["name"], store, _runtime(told), _address(told), doors, told["zone"], labels
+    )
+
+
+def _runtime(told: dict[str, Any]) -> RuntimeBeside | None:
+    adapter, file = told["runtime"], told["serving_runtime"]
+    if not adapter:
+        if file or told["data"]:
+            raise StartFailed("--serving-runtime and --data: go with --runtime")
+        return None
+    if file is None:
+        raise StartFailed("--serving-runtime: required with --runtime")
+    return RuntimeBeside(read_runtime(file), adapter, told["data"] or adapter)
+
+
+def _address(told: dict[str, Any]) -> str:
+    """What other nodes are told. Raises StartFailed where that cannot be known."""
+    address = str(told["address"] or told["internal"])
+    host, _, port = address.rpartition(":")
+    if host in (name for name in ANY_HOST if not name.startswith("127.")):
+        raise StartFailed(f"--address: required, as --internal {address} names no one address")
+    if not port.isdigit() or int(port) == 0:
+        raise StartFailed(f"--address: {address} has no port that other nodes could call")
+    return address
+
+
+def _say_ready(running: RunningNode) -> None:
+    text = f"wml-serving node {running.node.identity.id} is up: inference on port {running.port}"
+    click.echo(text, err=True)

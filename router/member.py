@@ -1,0 +1,95 @@
+"""A node of a mesh: one process over etcd, with an adapter and a runtime beside it, or with none."""
+
+import asyncio
+import logging
+import secrets
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from mesh.agent.holdings import Identity
+from mesh.core.errors import Unavailable
+from mesh.core.ids import NodeId
+from mesh.ops.settings import InvalidSettings
+from mesh.peers.tls import UnusableTls
+from mesh.registry.etcd import EtcdRegistry
+from mesh.registry.etcd_settings import EtcdSettings
+from mesh.runtime.client import GrpcRuntime
+from mesh.runtime.none import NoRuntime
+from mesh.runtime.port import Runtime
+from mesh.wire.runtime_manifest import ServingRuntimeManifest
+from router.node import Doors, RunningNode, running_node
+from router.serve import StartFailed
+from router.server import CannotListen
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeBeside:
+    """`adapter` serves the model runtime SPI, `data` inference; both are gRPC targets."""
+
+    manifest: ServingRuntimeManifest
+    adapter: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSettings:
+    """What `node` is told. `name` is what its id begins with, `address` where peers reach it.
+
+    `runtime` is None for a node that only routes.
+    """
+
+    name: str
+    store: EtcdSettings
+    runtime: RuntimeBeside | None
+    address: str
+    doors: Doors
+    zone: str = ""
+    labels: frozenset[str] = frozenset()
+
+
+async def member(settings: MemberSettings, on_start: Callable[[RunningNode], None]) -> None:
+    """Runs until SIGTERM or SIGINT; `on_start` is called once everything listens.
+
+    Raises StartFailed.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with joined(settings) as running:
+        on_start(running)
+        await stop.wait()
+        log.info("leaving")
+
+
+@asynccontextmanager
+async def joined(settings: MemberSettings) -> AsyncIterator[RunningNode]:
+    """A node in the mesh for as long as the context lasts. Raises StartFailed."""
+    beside = settings.runtime
+    identity = Identity(
+        # A new life is another node: a past life's copies are never taken for its own.
+        NodeId(f"{settings.name}-{secrets.token_hex(4)}"),
+        None if beside is None else beside.manifest.to_spec(),
+        address=settings.address,
+        zone=settings.zone,
+        labels=settings.labels,
+    )
+    try:
+        if settings.doors.tls is not None:
+            settings.doors.tls.check()
+        registry = await EtcdRegistry.connect(settings.store)
+    except (InvalidSettings, Unavailable, UnusableTls) as error:
+        raise StartFailed(str(error)) from error
+    runtime: Runtime = NoRuntime()
+    if beside is not None:
+        runtime = GrpcRuntime(beside.adapter, beside.data, identity.id)
+    try:
+        async with running_node(identity, registry, runtime, settings.doors) as running:
+            yield running
+    except* CannotListen as errors:
+        raise StartFailed(str(errors.exceptions[0])) from errors
+    finally:
+        await registry.close()
