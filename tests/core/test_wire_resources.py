@@ -7,18 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.ids import ModelId
-from mesh.core.records import CopyState
+from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.records import CopyState, NodeRecord, NodeState
 from mesh.core.status import FailureInfo, ModelState, PredictorStatus, TransitionStatus
 from mesh.wire.resources import (
     Endpoints,
     copy_object,
+    copy_resource,
+    model_resource,
+    node_resource,
     predictor_object,
     progress_text,
     size_text,
     timestamp,
 )
-from tests.support.builders import copy, document, predictor
+from tests.support.builders import copy, document, model_of, node, predictor
 
 PREDICTOR = predictor("p", spec=json.dumps(document()), created_s=1_700_000_000.9, generation=3)
 RESTING = PredictorStatus(
@@ -143,3 +146,62 @@ def test_copy_is_shown_without_what_it_does_not_have():
     }
     failed = copy_object(copy("p-1", CopyState.FAILED, reason="bad file"))
     assert (failed["reason"], "sizeBytes" in failed) == ("bad file", False)
+
+
+def test_copy_as_a_resource_is_named_by_its_model_and_node():
+    record = copy("m", CopyState.LOADED, "n1", size_bytes=5)
+    assert copy_resource(record) == {
+        "apiVersion": "wmlserving.ai.ibm.com/v1",
+        "kind": "Copy",
+        "metadata": {"name": "m/n1"},
+        "status": copy_object(record),
+    }
+
+
+def test_model_shows_its_spec_who_refers_to_it_and_what_its_copies_come_to():
+    states = (CopyState.LOADED, CopyState.LOADED, CopyState.FAILED, CopyState.LOADING)
+    copies = [copy("m", state, f"n{number}") for number, state in enumerate(states)]
+    names = frozenset({PredictorName("q"), PredictorName("p")})
+    shown = model_resource(model_of("p"), "Loaded", names, copies)
+    assert shown["spec"] == document()
+    assert shown["metadata"] == {"name": model_of("p").id}
+    assert shown["status"] == {
+        "state": "Loaded",
+        "predictors": ["p", "q"],
+        "copies": 2,
+        "failedCopies": 1,
+        "autoDelete": True,
+    }
+
+
+def test_model_without_a_spec_shows_none():
+    assert model_resource(replace(model_of("p"), spec=""), "Standby", (), ())["spec"] == {}
+
+
+def test_node_shows_what_it_offers_and_what_it_does():
+    record = node(joined_s=1_700_000_000.0, rps=1.26, labels=frozenset("ba"), address="h:1")
+    assert node_resource(record, 3) == {
+        "apiVersion": "wmlserving.ai.ibm.com/v1",
+        "kind": "Node",
+        "metadata": {"name": "n1", "creationTimestamp": "2023-11-14T22:13:20Z"},
+        "status": {
+            "state": "Ready",
+            "runtime": "mlserver-1.x",
+            "modelTypes": ["sklearn:0"],
+            "copies": 3,
+            "loading": 0,
+            "usedBytes": 0,
+            "capacityBytes": 100,
+            "requestsPerSecond": 1.3,
+            "zone": "",
+            "labels": ["a", "b"],
+            "address": "h:1",
+        },
+    }
+
+
+def test_node_that_only_routes_has_no_runtime():
+    shown = node_resource(NodeRecord(NodeId("n"), NodeState.READY), 0)
+    assert shown["metadata"] == {"name": "n"}
+    assert isinstance(shown["status"], dict)
+    assert shown["status"]["runtime"] == ""
