@@ -38,7 +38,7 @@ def apply_command(files: tuple[str, ...], is_dry_run: bool, server: str) -> None
 
 
 def _is_applied(management: Management, document: Document, is_dry_run: bool) -> bool:
-    resource = _sent(document)
+    resource = sent(document.content)
     try:
         result = management.apply(resource, is_dry_run=is_dry_run)
     except Failure as failure:
@@ -49,9 +49,8 @@ def _is_applied(management: Management, document: Document, is_dry_run: bool) ->
     return True
 
 
-def _sent(document: Document) -> Resource:
+def sent(content: Resource) -> Resource:
     """What the owner wrote, without what a server added when it printed it."""
-    content = document.content
     metadata = content["metadata"]
     return {
         "apiVersion": content["apiVersion"],

@@ -5,7 +5,7 @@ Every call has a time limit but `watch`. Errors become a `Failure` in kubectl's 
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -15,10 +15,12 @@ import grpc
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 from mesh.wire.status_codes import DETAILS_KEY
-from router.cli.failures import Failure, NotFound
-from router.cli.names import server_of
+from router.cli.failures import Failure, NotFound, TimedOut
+from router.cli.names import PLURALS, server_of
 
 CALL_LIMIT_S = 60.0
+# All Predictors of a large mesh take longer than one.
+READ_LIMIT_S = 600.0
 CHANNEL_OPTIONS = (
     # A list may be long, and a proxy of the shell's is not meant for this.
     ("grpc.max_receive_message_length", -1),
@@ -29,6 +31,7 @@ WORDS = {
     grpc.StatusCode.INVALID_ARGUMENT: "Invalid",
     grpc.StatusCode.NOT_FOUND: "NotFound",
     grpc.StatusCode.ABORTED: "Conflict",
+    grpc.StatusCode.ALREADY_EXISTS: "AlreadyExists",
     grpc.StatusCode.FAILED_PRECONDITION: "Forbidden",
     grpc.StatusCode.UNAVAILABLE: "ServiceUnavailable",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "TooManyRequests",
@@ -40,6 +43,8 @@ RESULTS = {
     pb.ApplyResponse.CONFIGURED: "configured",
     pb.ApplyResponse.UNCHANGED: "unchanged",
 }
+
+READ = {"predictor": pb.PREDICTOR, "model": pb.MODEL, "node": pb.NODE, "copy": pb.COPY}
 
 Resource = dict[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -77,6 +82,50 @@ class Management:
             answer = self._stub.Get(pb.GetRequest(name=name), timeout=self._limit_s)
         return _resource(answer.json)
 
+    def apply_begun(self, document: Resource) -> Callable[[], str]:
+        """As `apply`, but the server is waited for where the answer is asked for."""
+        request = pb.ApplyRequest(json=json.dumps(document))
+        call = self._stub.Apply.future(request, timeout=self._limit_s)
+
+        def result() -> str:
+            with self._errors(_name(document)):
+                return RESULTS[call.result().result]
+
+        return result
+
+    def read(self, kind: str, name: str = "") -> Iterator[Resource]:
+        """All of a kind in the order of their names, or those that a name stands for."""
+        request = pb.ReadRequest(kind=READ[kind], name=name)
+        with self._errors(name, PLURALS[kind], max(self._limit_s, READ_LIMIT_S)):
+            for event in self._stub.Read(request, timeout=max(self._limit_s, READ_LIMIT_S)):
+                yield _resource(event.json)
+
+    def follow(
+        self, kind: str, name: str = "", *, limit_s: float | None = None
+    ) -> Iterator[tuple[str, Resource | None]]:
+        """Names with what they are now, None where gone: all that exist, then each change."""
+        with self._errors(name, PLURALS[kind], limit_s):
+            request = pb.ReadRequest(kind=READ[kind], name=name, follow=True)
+            events = self._stub.Read(request, timeout=limit_s)
+            try:
+                for event in events:
+                    yield event.name, _resource(event.json) if event.json else None
+            finally:
+                events.cancel()
+
+    def drain(self, node: str) -> None:
+        """Returns once the node has begun to leave."""
+        with self._errors(node, PLURALS["node"]):
+            self._stub.Drain(pb.DrainRequest(node=node), timeout=self._limit_s)
+
+    def forget(self, kind: str, name: str, node: str) -> tuple[Sequence[str], Sequence[str]]:
+        """The nodes where a failure was forgotten, and those that did not answer."""
+        request = pb.ForgetFailureRequest(node=node)
+        setattr(request, kind, name)
+        with self._errors(name, plural=""):
+            answer = self._stub.ForgetFailure(request, timeout=self._limit_s)
+        return answer.nodes, answer.unreachable
+
     def describe(self, name: str) -> Resource:
         """The object with its models, copies and history."""
         with self._errors(name):
@@ -107,20 +156,28 @@ class Management:
         return self._stub.Watch(pb.WatchRequest(name=name))
 
     @contextmanager
-    def _errors(self, name: str = "") -> Iterator[None]:
+    def _errors(
+        self, name: str = "", plural: str = "predictors", limit_s: float | None = None
+    ) -> Iterator[None]:
         try:
             yield
         except grpc.RpcError as error:
-            raise failure_of(error, self._server, name, self._limit_s) from error
+            limit_s = limit_s or self._limit_s
+            raise failure_of(error, self._server, name, limit_s, plural) from error
 
 
-def failure_of(error: Any, server: str, name: str, limit_s: float) -> Failure:
-    """What to say of a call about `name` that ended by a status within `limit_s`."""
+def failure_of(
+    error: Any, server: str, name: str, limit_s: float, plural: str = "predictors"
+) -> Failure:
+    """What to say of a call about `name` that ended by a status within `limit_s`.
+
+    `plural`: what `name` is one of; empty where it is for the server to say what there is not.
+    """
     code = error.code()
-    if code is grpc.StatusCode.NOT_FOUND and _is_answer(error):
-        return NotFound(name)
+    if code is grpc.StatusCode.NOT_FOUND and plural and _is_answer(error):
+        return NotFound(name, plural)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and not _is_answer(error):
-        return Failure(f"The server {server} did not answer within {limit_s:.0f} s")
+        return TimedOut(server, limit_s)
     if code is grpc.StatusCode.UNAVAILABLE and not _is_answer(error):
         return Failure(
             f"The connection to the server {server} was refused - is wml-serving serve running?"

@@ -15,7 +15,14 @@ class Failure(click.ClickException):
 
 
 class NotFound(Failure):
-    """The server has no such Predictor."""
+    """The server has no such Predictor, or whatever `plural` says."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f'Error from server (NotFound): predictors "{name}" not found')
+    def __init__(self, name: str, plural: str = "predictors") -> None:
+        super().__init__(f'Error from server (NotFound): {plural} "{name}" not found')
+
+
+class TimedOut(Failure):
+    """The server did not answer in time."""
+
+    def __init__(self, server: str, limit_s: float) -> None:
+        super().__init__(f"The server {server} did not answer within {limit_s:.0f} s")

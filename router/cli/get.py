@@ -1,4 +1,4 @@
-"""`wml-serving get`: Predictors as a table, as names, or whole."""
+"""`wml-serving get`: Predictors, nodes, models and copies as a table, as names, or whole."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -8,10 +8,11 @@ import click
 import yaml
 
 from mesh.ops.clock import wall_s
+from router.cli.columns import COLUMNS, settled
 from router.cli.connection import Management, Resource, connected, server_option
 from router.cli.failures import Failure
-from router.cli.names import complete_name, complete_resource, predictor_names
-from router.cli.table import Table, header, row
+from router.cli.names import complete_name, complete_resource, resource_names
+from router.cli.table import Table
 
 OUTPUTS = ("wide", "json", "yaml", "name")
 Print = Callable[[Sequence[Resource]], None]
@@ -30,66 +31,84 @@ def get_command(
     watch: bool,
     server: str,
 ) -> None:
-    """Shows Predictors.
+    """Shows predictors, nodes, models or copies.
+
+    A copy is a model on a node; the name of either shows all copies of it. With --watch a node that
+    only has other requests per second is not printed again.
 
     \b
       wml-serving get predictors
       wml-serving get predictors example-mnist-predictor example-xgboost-mnist
       wml-serving get predictor example-mnist-predictor -o yaml
       wml-serving get predictors -o wide --watch
+      wml-serving get nodes
+      wml-serving get copies NODE
     """
-    wanted = predictor_names(resource, names)
+    kind, wanted = resource_names(resource, names)
     if watch and len(wanted) > 1:
         raise click.UsageError("--watch takes one name, or none for all.")
-    show = _as_text(output) if output in ("json", "yaml", "name") else _as_table(output == "wide")
+    if output in ("json", "yaml", "name"):
+        show = _as_text(kind, output)
+    else:
+        show = _as_table(kind, output == "wide")
     with connected(server) as management:
-        _get(management, wanted, show, output, watch)
-
-
-def _get(
-    management: Management, wanted: Sequence[str], show: Print, output: str | None, watch: bool
-) -> None:
-    found, failures = _found(management, wanted)
-    if watch:
-        if failures:
-            raise failures[0]
-        show(found)
-        _follow(management, wanted[0] if wanted else "", found, show)
-        return
-    if not found and not wanted and output not in ("json", "yaml"):
-        click.echo("No resources found.", err=True)
-    elif output in ("json", "yaml") and len(wanted) != 1:
-        show([_as_list(found)])
-    elif found:
-        show(found)
+        found, failures = _found(management, kind, wanted)
+        if watch:
+            if failures:
+                raise failures[0]
+            show(found)
+            _follow(management, kind, wanted[0] if wanted else "", found, show)
+            return
+    _show(found, wanted, show, output)
     for failure in failures[:-1]:
         failure.show()
     if failures:
         raise failures[-1]
 
 
-def _found(management: Management, wanted: Sequence[str]) -> tuple[list[Resource], list[Failure]]:
+def _show(
+    found: Sequence[Resource], wanted: Sequence[str], show: Print, output: str | None
+) -> None:
+    is_whole = output in ("json", "yaml")
+    if is_whole and (len(wanted) != 1 or len(found) > 1):
+        show([_as_list(found)])
+    elif found:
+        show(found)
+    elif not wanted:
+        click.echo("No resources found.", err=True)
+
+
+def _found(
+    management: Management, kind: str, wanted: Sequence[str]
+) -> tuple[list[Resource], list[Failure]]:
     """What is wanted, and what there is no such of."""
+    is_predictor = kind == "predictor"
     if not wanted:
-        return management.list(), []
-    found, failures = [], []
+        return management.list() if is_predictor else list(management.read(kind)), []
+    found: list[Resource] = []
+    failures = []
     for name in wanted:
         try:
-            found.append(management.get(name))
+            found += [management.get(name)] if is_predictor else management.read(kind, name)
         except Failure as failure:
             failures.append(failure)
     return found, failures
 
 
-def _follow(management: Management, name: str, shown: Sequence[Resource], show: Print) -> None:
+def _follow(
+    management: Management, kind: str, name: str, shown: Sequence[Resource], show: Print
+) -> None:
     """Shows what differs from what was shown, for as long as the server is there."""
-    known: dict[str, Resource | None] = {item["metadata"]["name"]: item for item in shown}
-    for changed, resource in management.watch(name):
-        if known.get(changed) == resource:
+    known: dict[str, object] = {item["metadata"]["name"]: settled(kind, item) for item in shown}
+    is_predictor = kind == "predictor"
+    events = management.watch(name) if is_predictor else management.follow(kind, name)
+    for changed, resource in events:
+        seen = None if resource is None else settled(kind, resource)
+        if known.get(changed) == seen:
             continue
-        known[changed] = resource
+        known[changed] = seen
         if resource is None:
-            click.echo(f'predictor "{changed}" deleted', err=True)
+            click.echo(f'{kind} "{changed}" {"deleted" if is_predictor else "gone"}', err=True)
         else:
             show([resource])
     raise Failure("The server ended the watch.")
@@ -99,26 +118,27 @@ def _as_list(resources: Sequence[Resource]) -> Resource:
     return {"apiVersion": "v1", "items": list(resources), "kind": "List", "metadata": {}}
 
 
-def _as_table(wide: bool) -> Print:
+def _as_table(kind: str, wide: bool) -> Print:
     table = Table()
-    heads: Iterator[tuple[str, ...]] = iter([header(wide=wide)])
+    columns = COLUMNS[kind]
+    heads: Iterator[tuple[str, ...]] = iter([columns.header(wide=wide)])
 
     def show(resources: Sequence[Resource]) -> None:
         now = datetime.fromtimestamp(wall_s(), UTC)
-        rows = [*heads, *(row(resource, now=now, wide=wide) for resource in resources)]
+        rows = [*heads, *(columns.row(resource, now=now, wide=wide) for resource in resources)]
         for line in table.lines(rows):
             click.echo(line)
 
     return show
 
 
-def _as_text(output: str | None) -> Print:
+def _as_text(kind: str, output: str | None) -> Print:
     separators = iter([""])
 
     def show(resources: Sequence[Resource]) -> None:
         for resource in resources:
             if output == "name":
-                click.echo(f"predictor/{resource['metadata']['name']}")
+                click.echo(f"{kind}/{resource['metadata']['name']}")
             elif output == "json":
                 click.echo(json.dumps(resource, indent=4, sort_keys=True, ensure_ascii=False))
             else:

@@ -16,18 +16,40 @@ DEFAULT_INFERENCE = "127.0.0.1:8033"
 # Who presses Tab does not wait longer.
 COMPLETION_LIMIT_S = 2.0
 KINDS = ("predictor", "predictors", "predictor.wmlserving.ai.ibm.com")
+# What can be looked at, and its plural.
+PLURALS = {"predictor": "predictors", "model": "models", "node": "nodes", "copy": "copies"}
 
 
 def predictor_names(resource: str, names: Sequence[str]) -> tuple[str, ...]:
     """The names that are asked for; none means all. Raises UsageError for another resource."""
-    kind, slash, name = resource.partition("/")
-    if kind.lower() not in KINDS:
-        raise click.UsageError(f'The server has no resource type "{kind}"; it has predictors.')
+    if resource.partition("/")[0].lower() not in KINDS:
+        raise _unknown(resource, PLURALS["predictor"])
+    return resource_names(resource, names)[1]
+
+
+def resource_names(resource: str, names: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The kind and the names that are asked for; none means all. Raises UsageError."""
+    written, slash, name = resource.partition("/")
+    kind = _kind(written.lower())
+    if kind is None:
+        *most, last = PLURALS.values()
+        raise _unknown(resource, f"{', '.join(most)} and {last}")
     if slash and not name:
         raise click.UsageError(f"{resource!r} has no name.")
     if slash and names:
-        raise click.UsageError("Either predictor/NAME or predictor NAME.")
-    return (name,) if slash else tuple(names)
+        raise click.UsageError(f"Either {kind}/NAME or {kind} NAME.")
+    return kind, (name,) if slash else tuple(names)
+
+
+def _kind(word: str) -> str | None:
+    if word in KINDS:
+        return "predictor"
+    return next((kind for kind, plural in PLURALS.items() if word in (kind, plural)), None)
+
+
+def _unknown(resource: str, known: str) -> click.UsageError:
+    kind = resource.partition("/")[0]
+    return click.UsageError(f'The server has no resource type "{kind}"; it has {known}.')
 
 
 def server_of(ctx: click.Context) -> str:

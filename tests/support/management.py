@@ -2,7 +2,8 @@
 
 Faults come by its arguments: `refusals` answers a name with a status, `changes` is what a watch
 tells after what exists; a method in `holds` does not end before the caller leaves. What `Describe`
-adds to a resource is in `descriptions`.
+adds to a resource is in `descriptions`. What is there of other kinds is in `others`, and `news` is
+what following them tells after that.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from mesh.core.errors import InvalidRequest, MeshError, ModelNotFound
+from mesh.core.errors import InvalidRequest, MeshError, ModelNotFound, NoSuchResource
 from mesh.wire import status_codes
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
@@ -29,6 +30,9 @@ class DictManagement(pb_grpc.ManagementServicer):
     descriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
     refusals: Mapping[str, MeshError] = field(default_factory=dict)
     changes: Sequence[pb.WatchEvent] = ()
+    others: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    news: Sequence[pb.ReadEvent] = ()
+    forgotten: pb.ForgetFailureResponse = field(default_factory=pb.ForgetFailureResponse)
     holds: Collection[str] = ()
     calls: list[tuple[str, str]] = field(default_factory=list)
 
@@ -74,6 +78,38 @@ class DictManagement(pb_grpc.ManagementServicer):
         existing = [pb.WatchEvent(name=n, json=json.dumps(r)) for n, r in self.resources.items()]
         yield from (e for e in [*existing, *self.changes] if request.name in ("", e.name))
         self._hold("Watch", context)
+
+    def Read(self, request: pb.ReadRequest, context: Any) -> Iterator[pb.ReadEvent]:
+        kind = pb.Kind.Name(request.kind)
+        self._called(f"Read {kind}", request.name, context)
+        there = (
+            self.resources if request.kind == pb.PREDICTOR else self.others.get(request.kind, {})
+        )
+        found = [
+            pb.ReadEvent(name=name, json=json.dumps(resource))
+            for name, resource in sorted(there.items())
+            if request.name in ("", name, *name.split("/"))
+        ]
+        if request.name and not found and not request.follow:
+            _refuse(NoSuchResource(kind.lower(), request.name), context)
+        yield from found
+        if request.follow:
+            yield from self.news
+            self._hold("Read", context)
+
+    def Drain(self, request: pb.DrainRequest, context: Any) -> pb.DrainResponse:
+        self._called("Drain", request.node, context)
+        if request.node not in self.others.get(pb.NODE, {}):
+            _refuse(NoSuchResource("node", request.node), context)
+        return pb.DrainResponse()
+
+    def ForgetFailure(
+        self, request: pb.ForgetFailureRequest, context: Any
+    ) -> pb.ForgetFailureResponse:
+        kind = request.WhichOneof("of")
+        name = getattr(request, kind)
+        self._called(f"ForgetFailure {kind} {request.node}".rstrip(), name, context)
+        return self.forgotten
 
     def _called(self, method: str, name: str, context: Any) -> None:
         self.calls.append((method, name))
