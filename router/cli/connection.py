@@ -96,8 +96,9 @@ class Management:
     def read(self, kind: str, name: str = "") -> Iterator[Resource]:
         """All of a kind in the order of their names, or those that a name stands for."""
         request = pb.ReadRequest(kind=READ[kind], name=name)
-        with self._errors(name, PLURALS[kind], max(self._limit_s, READ_LIMIT_S)):
-            for event in self._stub.Read(request, timeout=max(self._limit_s, READ_LIMIT_S)):
+        limit_s = self._limit_s if self._limit_s < CALL_LIMIT_S else READ_LIMIT_S
+        with self._errors(name, PLURALS[kind], limit_s):
+            for event in self._stub.Read(request, timeout=limit_s):
                 yield _resource(event.json)
 
     def follow(

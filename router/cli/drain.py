@@ -4,12 +4,13 @@ import click
 
 from router.cli.connection import Management, connected, server_option
 from router.cli.failures import Failure, TimedOut
+from router.cli.names import complete_node
 
 LIMIT_S = 300.0
 
 
 @click.command("drain")
-@click.argument("node")
+@click.argument("node", shell_complete=complete_node)
 @click.option("--wait", "is_waiting", is_flag=True, help="Return once the node has left.")
 @click.option(
     "--timeout",

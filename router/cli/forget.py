@@ -4,15 +4,21 @@ import click
 
 from router.cli.connection import connected, server_option
 from router.cli.failures import Failure
-from router.cli.names import resource_names
+from router.cli.names import complete_any_resource, complete_name, complete_node, resource_names
 
 FORGETFUL = ("predictor", "model")
 
 
 @click.command("forget")
-@click.argument("resource")
-@click.argument("names", nargs=-1)
-@click.option("--node", default="", metavar="NODE", help="Only what failed on this node.")
+@click.argument("resource", shell_complete=complete_any_resource)
+@click.argument("names", nargs=-1, shell_complete=complete_name)
+@click.option(
+    "--node",
+    default="",
+    metavar="NODE",
+    shell_complete=complete_node,
+    help="Only what failed on this node.",
+)
 @server_option
 def forget_command(resource: str, names: tuple[str, ...], node: str, server: str) -> None:
     """Forgets that models failed to load, so that the next request, or the mesh, tries again.

@@ -11,7 +11,7 @@ from mesh.ops.clock import wall_s
 from router.cli.columns import COLUMNS, settled
 from router.cli.connection import Management, Resource, connected, server_option
 from router.cli.failures import Failure
-from router.cli.names import complete_name, complete_resource, resource_names
+from router.cli.names import complete_any_resource, complete_name, resource_names
 from router.cli.table import Table
 
 OUTPUTS = ("wide", "json", "yaml", "name")
@@ -19,7 +19,7 @@ Print = Callable[[Sequence[Resource]], None]
 
 
 @click.command("get")
-@click.argument("resource", shell_complete=complete_resource)
+@click.argument("resource", shell_complete=complete_any_resource)
 @click.argument("names", nargs=-1, shell_complete=complete_name)
 @click.option("-o", "--output", type=click.Choice(OUTPUTS), help="Another form than the table.")
 @click.option("-w", "--watch", is_flag=True, help="Then print each change, until Ctrl-C.")

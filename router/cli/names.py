@@ -62,22 +62,46 @@ def complete_resource(
     ctx: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """`predictor`, `predictors`, or `predictor/` with the names that there are."""
-    kind, slash, start = incomplete.partition("/")
-    if slash and kind in KINDS:
-        return [CompletionItem(f"{kind}/{name}") for name in _names(ctx) if name.startswith(start)]
-    return [CompletionItem(kind) for kind in KINDS[:2] if kind.startswith(incomplete)]
+    return _complete(ctx, incomplete, KINDS[:2])
+
+
+def complete_any_resource(
+    ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """As `complete_resource`, of every kind."""
+    return _complete(ctx, incomplete, (*PLURALS, *PLURALS.values()))
 
 
 def complete_name(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The names of the server's Predictors, but those that are on the line already."""
+    """The names that the server has of the kind on the line, but those that are there already."""
     given = ctx.params.get(parameter.name or "") or ()
-    names = (name for name in _names(ctx) if name.startswith(incomplete) and name not in given)
+    kind = _kind(str(ctx.params.get("resource") or "predictor").lower()) or "predictor"
+    names = (name for name in _names(ctx, kind) if name.startswith(incomplete))
+    return [CompletionItem(name) for name in names if name not in given]
+
+
+def complete_node(
+    ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names of nodes."""
+    names = (name for name in _names(ctx, "node") if name.startswith(incomplete))
     return [CompletionItem(name) for name in names]
 
 
-def _names(ctx: click.Context) -> list[str]:
+def _complete(ctx: click.Context, incomplete: str, words: Sequence[str]) -> list[CompletionItem]:
+    written, slash, start = incomplete.partition("/")
+    kind = _kind(written)
+    if not slash:
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+    if kind is None or (written not in words and written not in KINDS):
+        return []
+    names = (name for name in _names(ctx, kind) if name.startswith(start))
+    return [CompletionItem(f"{written}/{name}") for name in names]
+
+
+def _names(ctx: click.Context, kind: str) -> list[str]:
     """None where the server does not answer: a shell that completes has no place for errors."""
     import grpc
 
@@ -86,8 +110,9 @@ def _names(ctx: click.Context) -> list[str]:
 
     server = str(ctx.params.get("server") or server_of(ctx))
     with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
+        calls = Management(channel, server, limit_s=COMPLETION_LIMIT_S)
         try:
-            resources = Management(channel, server, limit_s=COMPLETION_LIMIT_S).list()
+            found = calls.list() if kind == "predictor" else list(calls.read(kind))
         except Failure:
             return []
-    return [str(resource["metadata"]["name"]) for resource in resources]
+    return [str(resource["metadata"]["name"]) for resource in found]

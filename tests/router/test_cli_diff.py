@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from mesh.core.errors import InvalidRequest
+from mesh.wire.pb import wml_management_pb2 as pb
 from tests.support.cli import manifest, run, shown, written
 from tests.support.management import DictManagement, listening
 from tests.support.world import world
@@ -109,7 +110,14 @@ def completed(*words: str, server: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["get", ""], ["predictor", "predictors"]),
+        (["describe", ""], ["predictor", "predictors"]),
+        (["get", "n"], ["node", "nodes"]),
+        (["get", "p"], ["predictor", "predictors"]),
+        (["get", "node", ""], ["n1", "n2"]),
+        (["get", "nodes/n"], ["nodes/n1", "nodes/n2"]),
+        (["delete", "nodes/n"], []),
+        (["drain", ""], ["n1", "n2"]),
+        (["forget", "predictor", "a"], ["ab", "ac"]),
         (["get", "predictor", ""], ["ab", "ac", "b"]),
         (["get", "predictor", "a"], ["ab", "ac"]),
         (["get", "predictor", "ab", "a"], ["ac"]),
@@ -124,6 +132,7 @@ def completed(*words: str, server: str) -> list[str]:
 )
 def test_shell_completes_resources_and_names(management, server, words, offered):
     management.resources = {name: shown(name) for name in ("ab", "ac", "b")}
+    management.others = {pb.NODE: {name: {"metadata": {"name": name}} for name in ("n1", "n2")}}
     assert completed(*words, server=server) == offered
 
 
