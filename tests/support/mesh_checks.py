@@ -1,0 +1,179 @@
+"""Whether all that a mesh knows of itself agrees, once nothing moves any more.
+
+Three things are read and compared: what the runtimes hold, by their own index; what the store says;
+and what each node takes to be so.
+"""
+
+import asyncio
+import base64
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, Predictor, Record
+from mesh.wire import records
+from tests.support.mesh_stand import MeshNode, MeshStand, eventually
+
+Copies = dict[tuple[str, str], str]
+# Where a Predictor does not say: one, and a second one where it is used and there is room.
+MOST_COPIES = 2
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Everything at about one moment. Copies: the state by model and node."""
+
+    nodes: dict[str, NodeRecord]
+    predictors: dict[str, Predictor]
+    models: dict[str, BackingModel]
+    copies: Copies
+    claims: tuple[str, ...]
+    views: dict[str, Copies]
+    held: dict[str, set[str]]
+    running: set[str]
+
+
+async def look(stand: MeshStand) -> Picture:
+    """Reads the runtimes, the store and the nodes that are well."""
+    stored, claims = await asyncio.to_thread(read_store, stand)
+    return Picture(
+        nodes={r.id: r for r in stored if isinstance(r, NodeRecord)},
+        predictors={r.name: r for r in stored if isinstance(r, Predictor)},
+        models={r.id: r for r in stored if isinstance(r, BackingModel)},
+        copies={(r.model, r.node): r.state for r in stored if isinstance(r, CopyRecord)},
+        claims=claims,
+        views={node.id: await _view(node) for node in stand.well},
+        held={node.id: await node.runtime.index() for node in stand.well if node.runtime},
+        running={node.id for node in stand.nodes if node.is_running},
+    )
+
+
+def read_store(stand: MeshStand) -> tuple[list[Record], tuple[str, ...]]:
+    """The records, and the models that are claimed."""
+    root = f"{stand.root_prefix}/"
+    answer = json.loads(stand.etcd.ctl("get", "--prefix", root, "-w", "json"))
+    found = []
+    claims = []
+    for pair in answer.get("kvs", ()):
+        key = base64.b64decode(pair["key"]).decode().removeprefix(root)
+        if key.startswith(records.CLAIMS):
+            claims.append(key.removeprefix(records.CLAIMS))
+        record = records.decode(key, base64.b64decode(pair.get("value", "")))
+        if record is not None:
+            found.append(record)
+    return found, tuple(claims)
+
+
+def disagreements(picture: Picture) -> list[str]:
+    """What does not fit together, in words; empty where all is well."""
+    return [
+        *_of_nodes(picture),
+        *_of_contents(picture),
+        *_of_views(picture),
+        *_of_predictors(picture),
+        *_of_counts(picture),
+    ]
+
+
+async def until_quiet(stand: MeshStand, deadline_s: float = 30.0) -> Picture:
+    """Waits until everything agrees, and still does half a second later."""
+    problems: list[str] = []
+    pictures: list[Picture] = []
+
+    async def agrees() -> bool:
+        for _ in range(2):
+            try:
+                picture = await look(stand)
+            except (grpc.aio.AioRpcError, AssertionError) as error:
+                problems[:] = [str(error)]
+                return False
+            problems[:] = disagreements(picture)
+            pictures[:] = [picture]
+            if problems:
+                return False
+            await asyncio.sleep(0.5)
+        return True
+
+    await eventually(agrees, lambda: "all agrees:\n" + "\n".join(problems[:40]), deadline_s)
+    return pictures[0]
+
+
+async def counts(stand: MeshStand) -> Counter[str]:
+    """What the runtimes counted, summed up."""
+    total: Counter[str] = Counter()
+    for node in stand.nodes:
+        if node.runtime is None:
+            continue
+        known = await node.runtime.read()
+        for what in ("loads", "unloads", "infers", "refused", "torn", "without_room"):
+            total[what] += sum(known[what].values())
+    return total
+
+
+async def _view(node: MeshNode) -> Copies:
+    return {_key(found): found["status"]["state"] for found in await node.read("COPY")}
+
+
+def _key(copy: dict[str, Any]) -> tuple[str, str]:
+    return copy["status"]["model"], copy["status"]["node"]
+
+
+def _of_nodes(picture: Picture) -> Iterator[str]:
+    for node in sorted(picture.nodes.keys() - picture.running):
+        yield f"store names {node}, which does not run"
+    for node in sorted(picture.running - picture.nodes.keys()):
+        yield f"store does not name {node}"
+    for model in picture.claims:
+        yield f"{model} is claimed still"
+
+
+def _of_contents(picture: Picture) -> Iterator[str]:
+    for node, held in picture.held.items():
+        said = {model for model, other in picture.copies if other == node}
+        said = {model for model in said if picture.copies[model, node] != CopyState.FAILED}
+        for model in sorted(held - said):
+            yield f"runtime of {node} holds {model}, which the store does not know"
+        for model in sorted(said - held):
+            yield f"store has {model} on {node}, whose runtime does not hold it"
+    for (model, node), state in picture.copies.items():
+        if state in (CopyState.LOADING, CopyState.UNLOADING):
+            yield f"{model} on {node} is {state}"
+        if node not in picture.nodes:
+            yield f"store has {model} on {node}, a node that it does not name"
+
+
+def _of_views(picture: Picture) -> Iterator[str]:
+    for node, view in picture.views.items():
+        for key in sorted(view.keys() | picture.copies.keys()):
+            if view.get(key) != picture.copies.get(key):
+                yield f"{node} takes {key} to be {view.get(key)}, not {picture.copies.get(key)}"
+
+
+def _of_predictors(picture: Picture) -> Iterator[str]:
+    used = set()
+    for predictor in picture.predictors.values():
+        used |= {predictor.active, predictor.target}
+        if predictor.active != predictor.target:
+            yield f"{predictor.name} is on its way to {predictor.target}"
+    for model in sorted(used - picture.models.keys()):
+        yield f"{model} is used and not there"
+    for model in sorted(picture.models.keys() - used):
+        yield f"{model} is there and not used"
+    for model, node in picture.copies:
+        if model not in picture.models:
+            yield f"{model} on {node} is a copy of a model that is not there"
+
+
+def _of_counts(picture: Picture) -> Iterator[str]:
+    most = defaultdict(lambda: MOST_COPIES)
+    for predictor in picture.predictors.values():
+        least = max(MOST_COPIES, predictor.min_copies)
+        most[predictor.active] = predictor.max_copies or least
+    loaded = Counter(m for (m, _), state in picture.copies.items() if state == CopyState.LOADED)
+    for model, count in loaded.items():
+        if count > most[model]:
+            yield f"{model} has {count} copies, wanted are {most[model]} at most"
