@@ -231,6 +231,20 @@ async def test_late_report_does_not_switch_to_a_model_that_the_store_has_not_loa
     await transitions.close()
 
 
+async def test_report_does_not_switch_where_the_copy_moves_on_at_the_same_moment():
+    async def unloaded(registry):
+        await put_copy(registry, B.id, CopyState.UNLOADING)
+
+    registry = Raced()
+    await moving(registry)
+    await put_copy(registry, B.id, CopyState.LOADED)
+    registry.before = [unloaded]
+    _, transitions = await reporting(registry, until_s=5.0)
+    assert registry.before == []
+    assert await active(registry) == A.id
+    await transitions.close()
+
+
 async def test_report_ends_when_the_copy_is_gone_from_the_view():
     registry = MemoryRegistry()
     await moving(registry)
