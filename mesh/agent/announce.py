@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 LEASE_S = 10.0
 KEEP_ALIVE_S = 3.0
 RETRY_S = 0.5
+SLACK_S = 0.001
 
 
 class Announcer:
@@ -89,7 +90,7 @@ class Announcer:
         loop = asyncio.get_running_loop()
         keep_at_s = loop.time() + KEEP_ALIVE_S
         while True:
-            if loop.time() >= keep_at_s:
+            if loop.time() >= keep_at_s - SLACK_S:  # timers may come a little early
                 await self._registry.keep_alive(lease)
                 keep_at_s = loop.time() + KEEP_ALIVE_S
             if self._stale:

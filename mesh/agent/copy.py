@@ -20,15 +20,27 @@ from mesh.runtime.port import Progress
 
 
 class Purpose(Enum):
-    """Why a copy is wanted. FILL takes free room only; the others evict for it.
+    """Why a copy is wanted.
 
-    EXTRA is one more beside others that serve: for use that grew, or in place of one that leaves.
+    EXTRA and AGAIN are one more beside others that serve: for use that grew, or in place of one
+    that leaves; and for use that comes again and again.
     """
 
     FILL = "fill"
     USE = "use"
     TARGET = "target"
     EXTRA = "extra"
+    AGAIN = "again"
+
+    @property
+    def may_evict(self) -> bool:
+        """The others take free room only."""
+        return self not in (Purpose.FILL, Purpose.AGAIN)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is for the first copy, of which there is to be one."""
+        return self not in (Purpose.EXTRA, Purpose.AGAIN)
 
 
 class Host(Protocol):

@@ -15,6 +15,7 @@ from mesh.agent.claims import Claims
 from mesh.agent.copy import Copy, Purpose
 from mesh.agent.doubts import Doubts
 from mesh.agent.errands import Errand, Errands
+from mesh.agent.growth import Growth
 from mesh.agent.history import History
 from mesh.agent.holdings import Holdings, Identity
 from mesh.agent.intake import take_in
@@ -106,6 +107,7 @@ class Node:
         self._routes = Routes(identity.id, self.view, self.reach, self.holdings.get)
         self._transitions = Transitions(self.view, registry, self, clock.wall_s)
         record = _record(identity, clock.wall_s())
+        self._growth = Growth(self)
         self.standing = Standing(record, self.view, self._announcer, clock, self._state_moved)
 
     @property
@@ -240,6 +242,9 @@ class Node:
     def copy(self, model: ModelId) -> Copy | None:
         return self.holdings.get(model)
 
+    def is_down(self, node: NodeId) -> bool:
+        return self.reach.is_down(node)
+
     def holds(self, model: ModelId) -> bool:
         copy = self.holdings.get(model)
         return copy is not None and copy.is_loaded
@@ -355,6 +360,8 @@ class Node:
             await asyncio.sleep(TICK_S)
             self.standing.look(self.holdings, self.holdings.room)
             self._transitions.tick()
+            if self.identity.address and not self.is_draining:
+                self._growth.sample()
             now = self._clock.wall_s()
             for copy in self.holdings:
                 state = copy.state
@@ -418,6 +425,8 @@ class Node:
     def _copy_moved(self, copy: Copy, names: frozenset[PredictorName]) -> None:
         if isinstance(copy.state, life.Gone):
             self.standing.ended(copy)
+        if self.standing.is_due:
+            self.standing.look(self.holdings, self.holdings.room)
         self._touch(names)
         self.signals.notify((model_signal(copy.id),))
 

@@ -58,13 +58,18 @@ class Errands:
         self._lost = lost
         self._open: dict[tuple[ModelId, NodeId], Errand] = {}
         self._tasks = Tasks()
+        self._is_closed = False
 
     def send(self, node: NodeRecord, ask: Ask) -> Errand:
         """The errand for this model on this node; one that is under way is joined."""
         key = (ask.model, node.id)
         errand = self._open.get(key)
         if errand is None:
-            errand = self._open[key] = Errand(ask.model, node.id)
+            errand = Errand(ask.model, node.id)
+            if self._is_closed:
+                errand.done.set()
+                return errand
+            self._open[key] = errand
             run = self._run(errand, node.address, ask)
             errand.task = self._tasks.spawn(run, f"ask {node.id} for {ask.model}")
         return errand
@@ -78,6 +83,7 @@ class Errands:
         )
 
     async def close(self) -> None:
+        self._is_closed = True
         await self._tasks.close()
 
     async def _run(self, errand: Errand, address: str, ask: Ask) -> None:
@@ -91,7 +97,8 @@ class Errands:
             del self._open[errand.model, errand.node]
             errand.is_over = True
             errand.done.set()
-            self._ended(errand.model)
+            if not self._is_closed:
+                self._ended(errand.model)
 
     async def _take(self, errand: Errand, outcome: Outcome) -> None:
         model, node = errand.model, errand.node

@@ -99,7 +99,7 @@ class Holdings:
 
     def want(self, copy: Copy) -> None:
         """A request waits for this copy, which may evict others from now on."""
-        if copy.purpose is Purpose.FILL:
+        if not copy.purpose.may_evict:
             copy.purpose = Purpose.USE
             self.room.changed()
 
@@ -113,7 +113,7 @@ class Holdings:
         return self._clock.wall_s()
 
     async def find_room(self, copy: Copy) -> None:
-        claims = None if copy.purpose is Purpose.EXTRA else self._claims
+        claims = self._claims if copy.purpose.is_first else None
         if claims is not None and not await claims.take(copy.id):
             raise NotWanted("another node has it, or is at it")
         await self.room.find(copy)

@@ -17,7 +17,7 @@ from mesh.runtime.port import Runtime, RuntimeInfo
 
 DEFAULT_SIZE_BYTES = 1_000_000
 # Who goes first.
-PURPOSES = (Purpose.USE, Purpose.TARGET, Purpose.EXTRA, Purpose.FILL)
+PURPOSES = (Purpose.USE, Purpose.TARGET, Purpose.EXTRA, Purpose.FILL, Purpose.AGAIN)
 RANK = {purpose: rank for rank, purpose in enumerate(PURPOSES)}
 WAKING = tuple(purpose.value for purpose in PURPOSES)
 
@@ -30,6 +30,8 @@ class Room:
     ) -> None:
         self.cache = Cache()
         self.loading = 0
+        # Models of which there would be too few without the copy here: see `growth`.
+        self.kept: frozenset[ModelId] = frozenset()
         self.info: RuntimeInfo | None = None
         self._runtime = runtime
         self._evict = evict
@@ -87,7 +89,6 @@ class Room:
     def _ask(self, copy: Copy, size_bytes: int) -> Entry | None:
         if self.info is None:
             return None
-        may_evict = copy.purpose is not Purpose.FILL
         if self._is_behind(copy):
             self._turn_away(copy, "requests wait for room")
             return None
@@ -96,8 +97,8 @@ class Room:
                 copy.id,
                 size_bytes,
                 now=self._clock(),
-                may_evict=may_evict,
-                protected=copy.protected,
+                may_evict=copy.purpose.may_evict,
+                protected=copy.protected | self.kept,
             )
             match answer:
                 case Granted(entry=entry):
@@ -112,7 +113,7 @@ class Room:
                     return None
 
     def _turn_away(self, copy: Copy, reason: str) -> None:
-        if copy.purpose is Purpose.FILL:
+        if not copy.purpose.may_evict:
             raise NotWanted(reason)
         self._short.add(copy)
 

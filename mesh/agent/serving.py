@@ -81,7 +81,7 @@ def _outcome(copy: Copy, host: Host) -> Outcome | None:
 
 def _begin(ask: Ask, purpose: Purpose, host: Host) -> str:
     """Starts the copy; why not, where this node is not fit."""
-    question = _own_question(ask.model, host, fill=purpose is Purpose.FILL)
+    question = _own_question(ask.model, host, fill=not purpose.may_evict)
     if question is None:
         return "its backing model is not known here"
     match decide(question):

@@ -15,6 +15,7 @@ from mesh.wire import records
 RPS_STEP = 0.2
 USE_STEP_S = 10.0
 RPS_WINDOW_S = 30.0
+LOOK_S = 0.1
 
 
 @dataclass(slots=True)
@@ -68,6 +69,11 @@ class Standing:
     def ended(self, copy: Copy) -> None:
         """The copy is gone; its requests still count."""
         self._ended_uses += copy.uses
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last look is so long ago that a move of a copy is worth another one."""
+        return self._clock.monotonic_s() - self._looked_s >= LOOK_S
 
     def look(self, copies: Iterable[Copy], room: Room) -> None:
         """Takes the figures, and announces them where they moved."""

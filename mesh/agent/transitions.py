@@ -29,6 +29,8 @@ FIRST_RETRY_S = 0.01
 RETRY_S = 0.5
 # How long a node has for a step before the next one in order takes it.
 RANK_S = 2.0
+FILLS = 4
+FILL_S = 2.0
 
 
 class Loader(Protocol):
@@ -65,13 +67,14 @@ class Transitions:
         self._now = now
         self._tasks = Tasks()
         self._offered: set[ModelId] = set()
+        self._fills: dict[ModelId, tuple[int, float]] = {}
         self._moving: dict[PredictorName, tuple[ModelId, float]] = {}
         self._reporting: set[tuple[PredictorName, ModelId]] = set()
 
     def consider(self, name: PredictorName) -> None:
         """Takes the next step of this Predictor's transition, if it is our turn."""
         predictor = self._view.predictors.get(name)
-        if predictor is None or not _is_moving(predictor):
+        if predictor is None or not (_is_moving(predictor) or predictor.min_copies):
             self._moving.pop(name, None)
         if predictor is None:
             return
@@ -80,7 +83,7 @@ class Transitions:
                 is_ours = self._loader.holds(predictor.target) or self._is_our_turn(predictor)
                 if is_ours:
                     self._report(name, predictor.target)
-        elif _is_moving(predictor):
+        elif _is_moving(predictor) or predictor.min_copies:
             if self._is_our_turn(predictor):
                 self._load(predictor.target, Purpose.TARGET, frozenset({predictor.active}))
         else:
@@ -90,10 +93,16 @@ class Transitions:
         """Looks at what should have moved on by now; called about once a second."""
         for name in list(self._moving):
             self.consider(name)
+        now = self._loader.monotonic()
+        for model, (tries, again_s) in list(self._fills.items()):
+            if now >= again_s:
+                del self._fills[model]
+                self._fill(model, tries)
 
     def forget(self, model: ModelId) -> None:
         """The model is gone, or may be offered room once more."""
         self._offered.discard(model)
+        self._fills.pop(model, None)
 
     async def close(self) -> None:
         await self._tasks.close()
@@ -112,15 +121,23 @@ class Transitions:
         if predictor.active not in self._offered and predictor.active in self._view.models:
             self._offered.add(predictor.active)
             if not self._loader.rank(predictor.name):
-                self._load(predictor.active, Purpose.FILL, frozenset())
+                self._fill(predictor.active, FILLS)
 
-    def _load(self, model: ModelId, purpose: Purpose, protected: frozenset[ModelId]) -> None:
-        question = self._loader.question(model, fill=purpose is Purpose.FILL)
-        if question is None:
+    def _fill(self, model: ModelId, tries: int) -> None:
+        """In a burst of creations the figures of nodes are behind: one turned away tries on."""
+        if self._view.copies(model):
             return
-        decision = decide(question)
-        if isinstance(decision, Load):
-            self._loader.load(model, decision.node, purpose, protected)
+        if tries and self._load(model, Purpose.FILL, frozenset()):
+            self._fills[model] = (tries - 1, self._loader.monotonic() + FILL_S)
+
+    def _load(self, model: ModelId, purpose: Purpose, protected: frozenset[ModelId]) -> bool:
+        """Whether placement names a node for it."""
+        question = self._loader.question(model, fill=purpose is Purpose.FILL)
+        decision = None if question is None else decide(question)
+        if not isinstance(decision, Load):
+            return False
+        self._loader.load(model, decision.node, purpose, protected)
+        return True
 
     def _is_loaded(self, model: ModelId) -> bool:
         copies = self._view.copies(model).values()

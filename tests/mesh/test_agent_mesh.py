@@ -1,0 +1,222 @@
+"""Several nodes over one memory store, in virtual time: one decision, routes to others' copies."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from mesh.agent.copy import Purpose
+from mesh.core.errors import ModelLoadFailed
+from mesh.core.ids import NodeId
+from mesh.core.records import CopyState, NodeState
+from mesh.registry.memory import MemoryRegistry
+from tests.support.engine import Engine, engine, until
+from tests.support.fake_peers import Network
+from tests.support.fake_runtime import MB, FakeRuntime
+from tests.support.virtual_time import loop_time_s
+from tests.support.world import begin
+
+
+@dataclass
+class Mesh:
+    """Nodes n1, n2, … of one store; each knows the others."""
+
+    nodes: list[Engine]
+    network: Network
+    registry: MemoryRegistry
+
+    def __getitem__(self, number: int) -> Engine:
+        return self.nodes[number]
+
+    def loads(self) -> int:
+        return sum(len(node.runtime.loads) for node in self.nodes)
+
+    def holders(self, model: str) -> list[str]:
+        return [node.node.identity.id for node in self.nodes if model in node.runtime.loaded]
+
+    async def lose_leases(self) -> None:
+        """As after an outage of the store: nobody died, and the store knows nobody."""
+        for node in self.nodes:
+            await self.registry.revoke(node.node._announcer._lease)
+
+    async def synced(self) -> None:
+        """Each node sees each other's record as it is."""
+
+        def agree() -> bool:
+            return all(
+                one.node.view.nodes.get(other.node.identity.id) == other.node.standing.record
+                for one in self.nodes
+                for other in self.nodes
+            )
+
+        await until(agree)
+
+
+@asynccontextmanager
+async def mesh(count: int = 3, **options) -> AsyncIterator[Mesh]:
+    registry = MemoryRegistry(clock=loop_time_s)
+    network = Network()
+    async with AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(
+                engine(
+                    FakeRuntime(**options),
+                    registry=registry,
+                    node_id=f"n{number + 1}",
+                    network=network,
+                )
+            )
+            for number in range(count)
+        ]
+        there = Mesh(nodes, network, registry)
+        await there.synced()
+        yield there
+
+
+async def test_many_requests_on_a_cold_model_through_all_nodes_load_it_once():
+    async with mesh() as m:
+        m[0].runtime.capacity_bytes = 0
+        for node in m.nodes:
+            node.runtime.gates["a"] = asyncio.Event()
+        model = await m[0].apply("p", "a")
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(node.node.resolve("p")) for node in m.nodes * 100]
+            await until(m.loads)
+            for node in m.nodes:
+                node.runtime.gates["a"].set()
+        assert m.loads() == 1
+        assert {task.result().id for task in asked} == {model}
+
+
+async def test_a_model_of_another_node_is_routed_to_and_not_loaded_again():
+    async with mesh() as m:
+        model = await m[0].apply("p", "a")
+        await until(lambda: all("p" in node.node.routes for node in m.nodes))
+        assert m.loads() == 1
+        (holder,) = m.holders(model)
+        for node in m.nodes:
+            (upstream,) = node.node.routes["p"]
+            assert bool(upstream.hop) == (node.node.identity.id != holder)
+
+
+async def test_creations_are_spread_over_the_free_room_of_all_nodes():
+    async with mesh(capacity_bytes=4 * MB) as m:
+        for number in range(12):
+            await m[0].apply(f"p{number}", f"path-{number}")
+        await until(lambda: m.loads() == 12, 30)
+        assert [len(node.runtime.loaded) for node in m.nodes] == [4, 4, 4]
+
+
+async def test_a_full_mesh_loads_on_use_and_evicts_what_was_used_longest_ago():
+    async with mesh(2, capacity_bytes=2 * MB) as m:
+        for number in range(6):
+            await m[0].apply(f"p{number}", f"path-{number}")
+        for number in range(6):
+            copy = await m[number % 2].node.resolve(f"p{number}")
+            await asyncio.sleep(1.5)
+            copy.leave()
+        assert sum(len(node.runtime.loaded) for node in m.nodes) == 4
+        for node in m.nodes:
+            assert node.runtime.peak_bytes <= 2 * MB
+
+
+async def test_a_load_that_fails_on_one_node_is_tried_on_the_next():
+    async with mesh() as m:
+        for node in m.nodes:
+            node.runtime.gates["a"] = asyncio.Event()
+        model = await m[0].apply("p", "a")
+        await until(m.loads)
+        first = next(node for node in m.nodes if node.runtime.loads)
+        first.runtime.failures["a"] = "it is broken here"
+        asked = begin(m[0].node.resolve("p"))
+        for node in m.nodes:
+            node.runtime.gates["a"].set()
+        copy = await asked
+        copy.leave()
+        assert m.holders(model) != [first.node.identity.id]
+
+
+async def test_a_model_that_fails_everywhere_is_refused_with_its_reason():
+    async with mesh() as m:
+        for node in m.nodes:
+            node.runtime.failures["a"] = "it is broken"
+        await m[0].apply("p", "a")
+        with pytest.raises(ModelLoadFailed, match="it is broken"):
+            await m[1].node.resolve("p")
+        assert m.loads() == 3
+
+
+async def test_an_update_switches_on_all_nodes_and_the_old_model_goes():
+    async with mesh() as m:
+        old = await m[0].apply("p", "a")
+        await until(lambda: all("p" in node.node.routes for node in m.nodes))
+        new = await m[1].apply("p", "b")
+        await until(lambda: all(node.node.routes["p"][0].id == new for node in m.nodes))
+        await until(lambda: not m.holders(old))
+        assert len(m.holders(new)) == 1
+
+
+async def test_a_node_that_dies_is_taken_out_and_its_models_come_back_elsewhere():
+    async with mesh() as m:
+        model = await m[0].apply("p", "a")
+        await until(lambda: all("p" in node.node.routes for node in m.nodes))
+        (holder,) = m.holders(model)
+        other = next(node for node in m.nodes if node.node.identity.id != holder)
+        m.network.change(lambda: m.network.nodes.pop(f"{holder}:8034"))
+        other.node.unreachable(other.node.routes["p"][0])
+        assert "p" not in other.node.routes
+        copy = await other.node.resolve("p")
+        assert copy.node != holder if copy.hop else copy.is_loaded
+
+
+async def test_leases_that_ran_out_change_nothing_while_the_nodes_answer():
+    async with mesh() as m:
+        model = await m[0].apply("p", "a")
+        await until(lambda: all("p" in node.node.routes for node in m.nodes))
+        before = [node.node.routes["p"] for node in m.nodes]
+        await m.lose_leases()
+        await asyncio.sleep(0.05)
+        assert [node.node.routes["p"] for node in m.nodes] == before
+        await asyncio.sleep(15)
+        assert [node.node.routes["p"] for node in m.nodes] == before
+        assert m.loads() == 1
+        assert set(m[0].node.view.copies(model)) == {NodeId(m.holders(model)[0])}
+
+
+async def test_a_node_that_leaves_hands_its_used_models_over_first():
+    async with mesh(2) as m:
+        model = await m[0].apply("p", "a")
+        await until(lambda: all("p" in node.node.routes for node in m.nodes))
+        (copy,) = m[0].node.routes["p"]
+        copy.enter(loop_time_s())
+        copy.leave()
+        (holder,) = [node for node in m.nodes if model in node.runtime.loaded]
+        (other,) = [node for node in m.nodes if node is not holder]
+        await holder.node.leave(10)
+        assert holder.node.standing.state is NodeState.DRAINING
+        assert model in other.runtime.loaded
+        await until(lambda: holder.node.routes["p"][0].hop)
+
+
+async def test_a_frozen_node_answers_nothing_until_it_has_caught_up():
+    async with mesh(2) as m:
+        await m[0].apply("p", "a")
+        await until(lambda: all("p" in node.node.routes for node in m.nodes))
+        node = m[0].node
+        assert node.pulse.is_fresh(loop_time_s())
+        assert not node.pulse.is_fresh(loop_time_s() + 30)
+
+
+async def test_a_surplus_copy_is_trimmed():
+    async with mesh(2) as m:
+        model = await m[0].apply("p", "a")
+        await until(lambda: all("p" in node.node.routes for node in m.nodes))
+        for node in m.nodes:
+            if model not in node.runtime.loaded:
+                node.node.holdings.start(model, Purpose.EXTRA, frozenset())
+        await until(lambda: len(m.holders(model)) == 2)
+        await until(lambda: len(m.holders(model)) == 1, 60)
+        (copy,) = m[0].node.view.copies(model).values()
+        assert copy.state is CopyState.LOADED
