@@ -9,7 +9,7 @@ figures are coarse, so that several nodes are the best, and what is on its way c
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum, log2
+from math import fsum, log
 
 from mesh.core.ids import ModelId, NodeId
 from mesh.core.records import NodeRecord, NodeState
@@ -18,6 +18,7 @@ from mesh.core.rendezvous import first
 # Loads under way on a node from which on others are preferred, even those that must evict.
 BACKLOG = 8
 SPACE_STEPS = 4
+BUSY_STEP = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,7 @@ def by_backlog(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
 def by_room(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
     """Where it fits without unloading others first."""
     size_bytes = wish.size_bytes
-    return [
-        node.capacity_bytes - node.used_bytes < size_bytes or wish.free_bytes(node) < size_bytes
-        for node in nodes
-    ]
+    return [free_bytes < size_bytes for free_bytes in _free_bytes(nodes, wish)]
 
 
 def by_age(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
@@ -108,28 +106,30 @@ def by_age(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
         return ()
     now = wish.now
     # The square has two bits for each doubling.
-    return [-int(max(0.0, now - node.oldest_use_s) ** 2).bit_length() for node in nodes]
+    return [-int((now - node.oldest_use_s) ** 2).bit_length() for node in nodes]
 
 
 def by_loads(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
     """By what the node says and what its copies say; either may be behind. Each doubling counts."""
     coming = wish.coming
-    return [max(node.loading, coming(node.id)).bit_length() for node in nodes]
+    loads = [(node.loading, coming(node.id)) for node in nodes]
+    return [(said if said > seen else seen).bit_length() for said, seen in loads]
 
 
 def by_request_rate(nodes: Sequence[NodeRecord], _: Wish) -> Sequence[float]:
-    """Up to twice the mean of those that are left, all are equal; then each doubling counts."""
+    """Up to one and a half times the mean of those that are left, all are equal."""
     mean = fsum([node.rps for node in nodes]) / len(nodes)
     if mean <= 0:
         return ()
-    return [int(log2(max(1.0, node.rps / mean))) for node in nodes]
+    equal = BUSY_STEP * mean
+    return [0 if node.rps < equal else int(log(node.rps / mean, BUSY_STEP)) for node in nodes]
 
 
 def by_free_space(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
     """In quarters of the node."""
     return [
-        -(max(0, wish.free_bytes(node)) * SPACE_STEPS // max(1, node.capacity_bytes))
-        for node in nodes
+        -(free_bytes * SPACE_STEPS // (node.capacity_bytes or 1))
+        for node, free_bytes in zip(nodes, _free_bytes(nodes, wish), strict=True)
     ]
 
 
@@ -145,3 +145,14 @@ SORTERS: tuple[Sorter, ...] = (
     by_request_rate,
     by_free_space,
 )
+
+
+def _free_bytes(nodes: Sequence[NodeRecord], wish: Wish) -> list[int]:
+    """As `wish.free_bytes`, which is asked only where it makes a difference."""
+    coming = wish.coming
+    return [
+        node.capacity_bytes - node.used_bytes
+        if coming(node.id) <= node.loading
+        else wish.free_bytes(node)
+        for node in nodes
+    ]

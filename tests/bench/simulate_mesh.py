@@ -104,6 +104,7 @@ class Mesh:
         self._traffic = traffic
         self._rules = rules
         self._random = random.Random(plan.seed + 1)
+        self._loading: dict[NodeId, int] = {}
         self._records: dict[NodeId, NodeRecord] = {}
         self._ending: list[tuple[float, int, int, NodeId]] = []
         self._dirty: deque[tuple[float, SimNode]] = deque()
@@ -122,6 +123,7 @@ class Mesh:
         )
         self.nodes[node.id] = node
         self._records[node.id] = node.record()
+        self._loading[node.id] = 0
 
     def kill_one(self) -> None:
         """A node dies, and all that it held is gone."""
@@ -222,15 +224,12 @@ class Mesh:
             size_bytes=self._traffic.size_bytes(model),
             fill=fill,
             extra=extra,
-            coming=self._coming,
+            coming=self._loading.__getitem__,
         )
         decision = decide(question, sorters=self._rules.sorters)
         if not isinstance(decision, Load):
             return False
         return self._start(model, self.nodes[decision.node], now, is_again=fill)
-
-    def _coming(self, node: NodeId) -> int:
-        return self.nodes[node].loading
 
     def _start(self, model: int, node: SimNode, now: float, *, is_again: bool) -> bool:
         size_bytes = self._traffic.size_bytes(model)
@@ -250,7 +249,7 @@ class Mesh:
         begin_s = max(now, heappop(node.slots))
         end_s = begin_s + self._plan.load_s * (0.5 + size_bytes / self._plan.model_bytes / 2)
         heappush(node.slots, end_s)
-        node.loading += 1
+        self._count_load(node, 1)
         self.tally.loads += 1
         self.tally.waits_s.append(end_s - now)
         heappush(self._ending, (end_s, self.tally.loads, model, node.id))
@@ -270,13 +269,17 @@ class Mesh:
             copy.entry.pins = 0
             copy.entry.used_s = end_s
             copy.record = replace(copy.record, state=CopyState.LOADED, since_s=end_s)
-            node.loading -= 1
+            self._count_load(node, -1)
             self._announce(node, end_s)
         while self._dirty and self._dirty[0][0] <= now:
             _, node = self._dirty.popleft()
             node.is_dirty = False
             if node.is_live:
                 self._records[node.id] = node.record()
+
+    def _count_load(self, node: SimNode, by: int) -> None:
+        node.loading += by
+        self._loading[node.id] = node.loading
 
     def _announce(self, node: SimNode, now: float) -> None:
         if not node.is_dirty:

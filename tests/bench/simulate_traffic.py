@@ -24,13 +24,13 @@ class Plan:
     models: int = 1_000_000
     hours: float = 24.0
     seed: int = 1
-    rps: float = 2000.0
+    rps: float = 1000.0
     zipf: float = 1.5
     swing: float = 0.5
     shift_s: float = 300.0
     churn_s: float = 1800.0
     tick_s: float = 5.0
-    node_bytes: int = 1 << 30
+    node_bytes: int = 1 << 28
     model_bytes: int = 4 << 20
     load_s: float = 2.0
     load_slots: int = 2
