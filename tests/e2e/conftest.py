@@ -11,6 +11,16 @@ from tests.support.s3 import S3Server
 from tests.support.stand import MLSERVER_BIN, ROOT, Stand, standing
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the long forms of the mesh's scenarios")
+
+
+@pytest.fixture
+def is_long(request: pytest.FixtureRequest) -> bool:
+    """Whether a scenario takes its time: minutes, with a --timeout to match."""
+    return bool(request.config.getoption("--long", default=False))
+
+
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example model, made by the script that `make run` uses."""

@@ -25,16 +25,19 @@ ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 CLIENT_OPTIONS = (
     ("grpc.service_config", ROUND_ROBIN),
     ("grpc.enable_retries", 0),
-    # A node that vanishes without a reset is noticed.
-    ("grpc.keepalive_time_ms", 2_000),
-    ("grpc.keepalive_timeout_ms", 1_500),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 500),
     # Tests on one machine share nothing.
     ("grpc.use_local_subchannel_pool", 1),
+)
+# A node that vanishes without a reset is noticed.
+KEEPALIVE_OPTIONS = (
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.keepalive_timeout_ms", 1_500),
+    ("grpc.http2.ping_timeout_ms", 1_500),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 
@@ -60,11 +63,17 @@ class Asked:
 
 
 class MeshClient:
-    """`asked` has every request that ended; use it as an async context manager."""
+    """`asked` has every request that ended; use it as an async context manager.
 
-    def __init__(self, addresses: Sequence[str], versions: Versions) -> None:
+    One that `is_patient` waits for a node that does not answer, however long.
+    """
+
+    def __init__(
+        self, addresses: Sequence[str], versions: Versions, *, is_patient: bool = False
+    ) -> None:
         target = "ipv4:" + ",".join(addresses)
-        self._channel = grpc.aio.insecure_channel(target, options=CLIENT_OPTIONS)
+        options = CLIENT_OPTIONS if is_patient else CLIENT_OPTIONS + KEEPALIVE_OPTIONS
+        self._channel = grpc.aio.insecure_channel(target, options=options)
         self._stub = kfs_grpc.GRPCInferenceServiceStub(self._channel)
         self._versions = versions
         self.asked: list[Asked] = []

@@ -322,6 +322,15 @@ class MeshStand:
         """The nodes whose runtimes hold it, by the runtimes' own word."""
         return [node for node in self.nodes if node.runtime and model in await node.runtime.index()]
 
+    async def until_held(self, name: str, node: MeshNode) -> None:
+        """The node's runtime holds what the Predictor has now."""
+        model = self.versions.latest(name)
+
+        async def held() -> bool:
+            return node.runtime is not None and model in await node.runtime.index()
+
+        await eventually(held, lambda: f"{node.public} holds {model}")
+
     async def loads(self, model: str) -> int:
         """How often it was loaded, by all runtimes together."""
         counts = [await node.runtime.read() for node in self.nodes if node.runtime]

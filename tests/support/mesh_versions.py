@@ -46,6 +46,10 @@ class Versions:
     def latest(self, name: str) -> str:
         return self._histories[name].models[-1]
 
+    def index(self, name: str, model: str) -> int:
+        """How many changes came before the one that made this model."""
+        return self._histories[name].models.index(model)
+
     def names(self) -> list[str]:
         """Those that exist."""
         return [name for name, history in self._histories.items() if history.deleted_s is None]
