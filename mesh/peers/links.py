@@ -20,10 +20,8 @@ PEER_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
-    # Without this a ping that is not answered ends a connection after a minute (gRPC 1.85).
-    ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
     # Without it a peer whose kernel still answers (a frozen process) is waited for for ever.
-    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 50),
