@@ -200,7 +200,7 @@ def _by_need(situation: Situation, lasting: float, thresholds: Thresholds) -> Gr
 def _is_second_due(past: Past, situation: Situation, now: float, thresholds: Thresholds) -> bool:
     """Asked again after a while: there may not have been room, or the copy was evicted."""
     is_rested = past.again_s is None or now - past.again_s >= thresholds.again_after_s
-    is_alone = situation.loaded == 1 and not situation.loading
+    is_alone = (situation.rank, situation.loaded, situation.loading) == (0, 1, 0)
     may_grow = min(_bounds(situation)[1], situation.fit) > 1
     is_used = situation.rps > 0 and _is_used_again(past, now, thresholds)
     return is_rested and is_alone and may_grow and is_used

@@ -15,8 +15,8 @@ from mesh.core.ids import ModelId, NodeId
 from mesh.core.records import NodeRecord, NodeState
 from mesh.core.rendezvous import first
 
-# Loads under way on a node from which on others are preferred, even those that must evict.
-BACKLOG = 8
+# From so many loads under way on, others are preferred, even those that must evict.
+BACKLOG = 2
 SPACE_STEPS = 4
 BUSY_STEP = 1.5
 
@@ -86,9 +86,11 @@ def by_preferred_labels(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[flo
 
 
 def by_backlog(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
-    """Keeps an empty node among full ones from being sent everything at once."""
-    coming = wish.coming
-    return [node.loading >= BACKLOG or coming(node.id) >= BACKLOG for node in nodes]
+    """Keeps an empty node among full ones from being sent everything at once.
+
+    By what the node says and what its copies say; either may be behind. Each doubling counts.
+    """
+    return [(loads // BACKLOG).bit_length() for loads in _loads(nodes, wish)]
 
 
 def by_room(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
@@ -110,10 +112,8 @@ def by_age(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
 
 
 def by_loads(nodes: Sequence[NodeRecord], wish: Wish) -> Sequence[float]:
-    """By what the node says and what its copies say; either may be behind. Each doubling counts."""
-    coming = wish.coming
-    loads = [(node.loading, coming(node.id)) for node in nodes]
-    return [(said if said > seen else seen).bit_length() for said, seen in loads]
+    """A node that loads nothing first: what `by_backlog` does not tell apart."""
+    return [loads > 0 for loads in _loads(nodes, wish)]
 
 
 def by_request_rate(nodes: Sequence[NodeRecord], _: Wish) -> Sequence[float]:
@@ -156,3 +156,9 @@ def _free_bytes(nodes: Sequence[NodeRecord], wish: Wish) -> list[int]:
         else wish.free_bytes(node)
         for node in nodes
     ]
+
+
+def _loads(nodes: Sequence[NodeRecord], wish: Wish) -> list[int]:
+    coming = wish.coming
+    loads = [(node.loading, coming(node.id)) for node in nodes]
+    return [said if said > seen else seen for said, seen in loads]

@@ -69,7 +69,7 @@ def simulate(plan: Plan, rules: Rules | None = None, *, with_oracle: bool = True
         if _is_time(now, RATE_S, plan.tick_s):
             mean, highest = mesh.measure_rates()
             outcome.busiest.append(highest / mean if mean else 0.0)
-        if _is_time(now, max(plan.hours / 24, 0.25) * HOUR_S, plan.tick_s):
+        if _is_time(now, plan.hours * HOUR_S / 24, plan.tick_s):
             outcome.samples.append(_sample(mesh, traffic, now))
         for_oracle = _is_time(now, ORACLE_S, plan.tick_s)
         for model, count in traffic.counts(now):
@@ -127,7 +127,7 @@ def report(plan: Plan, outcome: Outcome, wall_s: float) -> str:
         "hour   copies  models  with several  of the first  of the first ten",
     ]
     lines += [
-        f"{at.time_s / HOUR_S:4.1f} {at.copies:8,} {at.models:7,} {at.several:9,} {at.first:13}"
+        f"{at.time_s / HOUR_S:4.2f} {at.copies:8,} {at.models:7,} {at.several:9,} {at.first:13}"
         f" {at.ten:15.1f}"
         for at in outcome.samples
     ]
