@@ -319,6 +319,7 @@ class Node:
         self.standing.set_capacity(info.capacity_bytes)
         self.standing.set_state(NodeState.READY)
         # What was given up while it was away is begun again.
+        self._transitions.offer_again()
         self._touch(frozenset(self.view.predictors))
 
     def runtime_event(self, event: RuntimeEvent) -> None:

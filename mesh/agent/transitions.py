@@ -104,6 +104,10 @@ class Transitions:
         self._offered.discard(model)
         self._fills.pop(model, None)
 
+    def offer_again(self) -> None:
+        """There is room that was not there: every model may be offered some once more."""
+        self._offered.clear()
+
     async def close(self) -> None:
         await self._tasks.close()
 

@@ -741,3 +741,12 @@ async def test_owner_who_asks_again_makes_a_failed_model_load_again():
         await until(lambda: of_state(e, model, Loaded))
         await e.apply("p", "bad")
         assert of_state(e, model, Loaded)
+
+
+async def test_predictor_of_before_the_runtime_came_up_is_loaded_once_it_is():
+    runtime = FakeRuntime(is_up=False)
+    async with engine(runtime) as e:
+        model = await e.apply("p", "a")
+        await asyncio.sleep(5)
+        runtime.come_back()
+        await until(lambda: model in runtime.loaded)
