@@ -72,6 +72,18 @@ class Doubts:
             ]
             if changes := self.sift(tuple(gone)):
                 self._believe(changes)
+        self._reset_copies(key for key in keys if key.startswith(records.COPIES))
+
+    def _reset_copies(self, missing: Iterable[str]) -> None:
+        """Nodes that the new store names already: their copies are about to follow, or are gone."""
+        for key in missing:
+            node = self._view.nodes.get(NodeId(records.key_parts(key)[1][-1]))
+            if node is None or node.id == self._own:
+                continue
+            if node.id not in self._open:
+                self._open[node.id] = Doubt()
+                self._tasks.spawn(self._settle(node), f"doubt {node.id}")
+            self._open[node.id].held_back[key] = Change(key, None, _NEVER)
 
     async def close(self) -> None:
         await self._tasks.close()

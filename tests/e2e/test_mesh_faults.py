@@ -14,7 +14,7 @@ from tests.support.mesh_stand import MeshNode, MeshStand, mesh_stand
 
 MB = 1_000_000
 # A client's own keepalive, and that of the nodes, notice a peer that does not answer.
-KEEPALIVE_S = 4.0
+KEEPALIVE_S = 5.0
 CUT_S = 5.0
 
 
