@@ -52,7 +52,8 @@ def test_need_counts_the_use_of_all_copies():
 
 
 def test_burst_that_is_over_at_the_next_look_grows_nothing():
-    _, past, now = looks(replace(ALONE, rps=BUSY_RPS), 1)
+    verdict, past, now = looks(replace(ALONE, rps=BUSY_RPS), 1)
+    assert verdict == Keep("enough")
     assert looks(ALONE, 1, past, now)[0] == Keep("enough")
 
 
