@@ -13,7 +13,7 @@ PB := mesh/wire/pb
 # Where `make run` keeps what survives a restart.
 STATE ?= .run/state
 
-.PHONY: help setup run test bench lint proto proto-check lock clean
+.PHONY: help setup run test bench simulate lint proto proto-check lock clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -58,6 +58,10 @@ $(BENCH)/.done: $(UV) tests/bench/requirements.txt
 # QUICK=1: less than a minute, and rougher.
 bench: $(VENV)/.done $(BENCH)/.done  ## Measure against direct calls, Envoy and a bare proxy: build/bench.json.
 	$(BIN)/python -m tests.bench $(if $(QUICK),--quick)
+
+# COMPARE=1: what each rule and threshold is worth, on a smaller mesh. ARGS: see --help.
+simulate: $(VENV)/.done  ## Simulate a day of a mesh of 1,000 nodes and 1,000,000 models.
+	$(BIN)/python -m tests.bench.$(if $(COMPARE),simulate_compare,simulate) $(ARGS)
 
 proto: $(VENV)/.done  ## Generate mesh/wire/pb from proto/.
 	$(BIN)/python -m tests.support.protogen $(PB)

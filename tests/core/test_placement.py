@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mesh.core.errors import (
@@ -365,6 +365,7 @@ def said(decision) -> object:
     return decision
 
 
+@settings(max_examples=50)
 @given(questions(), st.randoms(use_true_random=False))
 def test_decision_does_not_depend_on_the_order_of_input(asked, random):
     nodes, copies = list(asked.nodes.items()), list(asked.copies.items())
@@ -374,6 +375,7 @@ def test_decision_does_not_depend_on_the_order_of_input(asked, random):
     assert said(decide(shuffled)) == said(decide(asked))
 
 
+@settings(max_examples=50)
 @given(questions())
 def test_decision_never_loads_on_an_unfit_node_and_finds_a_fit_one(asked):
     decision = decide(asked)
@@ -400,6 +402,7 @@ def test_decision_never_loads_on_an_unfit_node_and_finds_a_fit_one(asked):
         assert isinstance(decision, Refuse)
 
 
+@settings(max_examples=50)
 @given(questions(), st.integers(0, 3))
 def test_extra_free_node_never_turns_a_choice_into_a_refusal(asked, capacity_bytes):
     assume(not isinstance(decide(asked), Refuse))
@@ -410,6 +413,7 @@ def test_extra_free_node_never_turns_a_choice_into_a_refusal(asked, capacity_byt
     assert not isinstance(decide(more), Refuse)
 
 
+@settings(max_examples=50)
 @given(questions())
 def test_extra_free_node_ends_a_refusal_that_is_not_of_the_model(asked):
     runtime = asked.model.source.runtime or "mlserver-1.x"
