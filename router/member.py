@@ -1,4 +1,4 @@
-"""A node of a mesh: one process over etcd, with an adapter and a runtime beside it, or with none."""
+"""A node of a mesh: one process over etcd, with an adapter and a runtime beside it, or none."""
 
 import asyncio
 import logging

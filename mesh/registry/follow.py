@@ -82,9 +82,11 @@ class Follower:
             await self._moved.wait()
 
     async def _follow(self) -> None:
-        self._catch_up(await self._registry.list(self._prefix))
+        snapshot = await self._registry.list(self._prefix)
+        self._catch_up(snapshot)
         self._pause_s = FIRST_PAUSE_S
-        async with aclosing(self._registry.watch(self._prefix, self._revision)) as batches:
+        watching = self._registry.watch(self._prefix, snapshot.revision, snapshot.store_id)
+        async with aclosing(watching) as batches:
             async for batch in batches:
                 self._deliver(batch)
 

@@ -83,7 +83,11 @@ class MemoryRegistry:
         reject_malformed(ops, checks)
         return await self._take_turn(lambda: self._checked(ops, checks))
 
-    async def watch(self, prefix: str, after: Revision) -> AsyncGenerator[Batch, None]:
+    async def watch(
+        self, prefix: str, after: Revision, store_id: str = ""
+    ) -> AsyncGenerator[Batch, None]:
+        if store_id not in ("", self._store_id):
+            raise Unavailable("this is another store than the one that was listed")
         seen = after
         while True:
             self._enter()

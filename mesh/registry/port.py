@@ -142,8 +142,12 @@ class Registry(Protocol):
         """
         ...
 
-    def watch(self, prefix: str, after: Revision) -> AsyncGenerator[Batch, None]:
+    def watch(
+        self, prefix: str, after: Revision, store_id: str = ""
+    ) -> AsyncGenerator[Batch, None]:
         """The commits later than `after` that touch `prefix`, in order, and only those changes.
+
+        `store_id` says of which store `after` is; where it is another one, it raises Unavailable.
 
         Marks may come between them. Raises Compacted where commits after `after`, or after what the
         consumer has taken so far, are not kept any more: a slow consumer holds up nobody. Raises

@@ -11,7 +11,7 @@ from tests.contract.registry_stores import IMPLEMENTATIONS, Opening, Store
 @pytest.fixture(params=IMPLEMENTATIONS, scope="session")
 def open_store(request: pytest.FixtureRequest) -> Opening:
     """Opens an empty registry, of each kind in turn."""
-    return IMPLEMENTATIONS[request.param]
+    return IMPLEMENTATIONS[request.param](request)
 
 
 @pytest.fixture

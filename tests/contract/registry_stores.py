@@ -1,15 +1,22 @@
 """The stores that the contract of the registry is run on, and what its tests share.
 
-Another one joins by an entry in IMPLEMENTATIONS: an async context manager that yields a `Store`.
+Another one joins by an entry in IMPLEMENTATIONS: an async context manager that yields a `Store`,
+made of what the test run has for it.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import grpc.aio
+import pytest
+from google.protobuf.wrappers_pb2 import Int64Value
+
 from mesh.core.ids import Revision
+from mesh.registry.etcd import EtcdRegistry
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.port import (
     Batch,
@@ -17,6 +24,7 @@ from mesh.registry.port import (
     Put,
     Registry,
 )
+from tests.support.etcd import Etcd
 
 
 @dataclass
@@ -49,7 +57,35 @@ async def memory_store() -> AsyncIterator[Store]:
     await registry.close()
 
 
-IMPLEMENTATIONS: dict[str, Opening] = {"memory": memory_store}
+@asynccontextmanager
+async def etcd_store(etcd: Etcd) -> AsyncIterator[Store]:
+    """Empty, for it has a root prefix of its own."""
+    registry = await EtcdRegistry.connect(etcd.settings())
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{etcd.port}") as channel:
+
+        async def compact() -> None:
+            await compact_etcd(channel, (await registry.list("")).revision)
+
+        yield Store(registry, compact, asyncio.sleep, ttl_s=2)
+    await registry.close()
+
+
+async def compact_etcd(channel: grpc.aio.Channel, revision: int) -> None:
+    """As etcd's own timer does it. The request has one field set, an int64 with number 1."""
+    call: Any = channel.unary_unary(
+        "/etcdserverpb.KV/Compact", request_serializer=Int64Value.SerializeToString
+    )
+    try:
+        await call(Int64Value(value=revision))
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.OUT_OF_RANGE:  # compacted already
+            raise
+
+
+IMPLEMENTATIONS: dict[str, Callable[[pytest.FixtureRequest], Opening]] = {
+    "memory": lambda _: memory_store,
+    "etcd": lambda request: partial(etcd_store, request.getfixturevalue("etcd")),
+}
 
 
 async def contents(registry: Registry, prefix: str = "") -> dict[str, bytes]:

@@ -36,7 +36,9 @@ class ScriptedStore:
         assert isinstance(line, Snapshot)
         return line
 
-    async def watch(self, prefix: str, after: Revision) -> AsyncGenerator[Batch, None]:
+    async def watch(
+        self, prefix: str, after: Revision, store_id: str = ""
+    ) -> AsyncGenerator[Batch, None]:
         self.watched_after.append(after)
         while self._script:
             line = self._script.popleft()

@@ -14,8 +14,8 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "mesh.wire.pb"
-# Messages of these are only ever handled as bytes, so that no stub is needed.
-WITHOUT_STUBS = {"wml_head.proto"}
+# Messages of these are handled as bytes, or sent to methods that are not ours: no stub is needed.
+WITHOUT_STUBS = {"wml_head.proto", "etcd.proto"}
 
 
 def generate(out: Path) -> None:

@@ -1,0 +1,191 @@
+"""The store in etcd: what the nodes of a mesh agree through.
+
+Beside the keys of the mesh there is one of its own, the mark: see `etcd_history`.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from math import ceil
+from typing import Self
+
+from mesh.core.errors import Conflict, Unavailable
+from mesh.core.ids import Revision
+from mesh.ops.settings import InvalidSettings
+from mesh.registry.etcd_calls import (
+    GRANT,
+    KEEP_ALIVE,
+    RANGE,
+    REVOKE,
+    TXN,
+    Keys,
+    comparison,
+    first_failed,
+    one_key,
+    operation,
+)
+from mesh.registry.etcd_errors import EtcdFailure, Kind
+from mesh.registry.etcd_history import MARK, new_mark
+from mesh.registry.etcd_link import Link
+from mesh.registry.etcd_settings import EtcdSettings
+from mesh.registry.etcd_watch import Watch
+from mesh.registry.port import (
+    Batch,
+    Check,
+    Entry,
+    LeaseId,
+    LeaseLost,
+    Op,
+    Put,
+    Snapshot,
+    reject_malformed,
+)
+from mesh.wire.pb import etcd_pb2 as pb
+
+PATIENCE_S = 10.0
+CONNECT_PAUSE_S = 0.25
+PAGE_KEYS = 1_000
+LISTINGS = 3
+
+
+class EtcdRegistry:
+    """The port `Registry`, in etcd. `connect` makes one that has seen etcd; `close` it."""
+
+    def __init__(self, settings: EtcdSettings) -> None:
+        self._keys = Keys(settings.root)
+        self._mark = self._keys.encode(MARK)
+        self._link = Link(settings)
+        self._watch = Watch(self._link, self._keys, self._identify)
+
+    @classmethod
+    async def connect(cls, settings: EtcdSettings, *, patience_s: float = PATIENCE_S) -> Self:
+        """Raises InvalidSettings where etcd refuses us, Unavailable if away for `patience_s`."""
+        registry = cls(settings)
+        try:
+            await registry._wait_for_etcd(patience_s)
+        except BaseException:
+            await registry.close()
+            raise
+        return registry
+
+    async def list(self, prefix: str) -> Snapshot:
+        for _ in range(LISTINGS):
+            try:
+                return await self._listing(prefix)
+            except EtcdFailure as error:
+                if error.kind is not Kind.COMPACTED:
+                    raise
+        raise Unavailable("etcd is compacted faster than it can be listed")
+
+    async def get(self, key: str) -> Entry | None:
+        answer = await self._link.ask(RANGE, pb.RangeRequest(key=self._keys.encode(key)))
+        return self._entry(answer.kvs[0]) if answer.kvs else None
+
+    async def commit(self, ops: Sequence[Op], checks: Sequence[Check] = ()) -> Revision:
+        reject_malformed(ops, checks)
+        if any(op.key == MARK for op in ops):
+            raise ValueError(f"the key {MARK} is the store's own")
+        request = pb.TxnRequest(
+            compare=[comparison(check, self._keys) for check in checks],
+            # Something is to be read where nothing is changed: else etcd answers from its memory.
+            success=[operation(op, self._keys) for op in ops] or [one_key(self._mark)],
+            failure=[one_key(self._keys.encode(check.key)) for check in checks],
+        )
+        try:
+            answer = await self._link.ask(TXN, request, is_repeatable=not ops)
+        except EtcdFailure as error:
+            raise _meant(error, ops) from error
+        if not answer.succeeded:
+            raise Conflict(first_failed(checks, answer.responses))
+        return Revision(answer.header.revision)
+
+    async def watch(
+        self, prefix: str, after: Revision, store_id: str = ""
+    ) -> AsyncGenerator[Batch, None]:
+        async for batch in self._watch.run(prefix, after, store_id):
+            yield batch
+
+    async def grant(self, ttl_s: float) -> LeaseId:
+        """etcd counts whole seconds, and has a least time that follows from its election time."""
+        answer = await self._link.ask(GRANT, pb.LeaseGrantRequest(ttl=ceil(ttl_s)))
+        return LeaseId(answer.id)
+
+    async def keep_alive(self, lease: LeaseId) -> None:
+        answer = await self._link.ask(KEEP_ALIVE, pb.LeaseKeepAliveRequest(id=lease))
+        if answer.ttl <= 0:
+            raise LeaseLost(lease)
+
+    async def revoke(self, lease: LeaseId) -> None:
+        try:
+            await self._link.ask(REVOKE, pb.LeaseRevokeRequest(id=lease))
+        except EtcdFailure as error:
+            if error.kind is not Kind.LEASE_GONE:
+                raise
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    async def _listing(self, prefix: str) -> Snapshot:
+        """All pages at the revision of the first, which comes together with the mark."""
+        key, range_end = self._keys.below(prefix)
+        page = pb.RangeRequest(key=key, range_end=range_end, limit=PAGE_KEYS)
+        first, store_id = await self._read_with_mark(page)
+        revision, kvs, more = first.header.revision, list(first.kvs), first.more
+        while more:
+            page.key, page.revision = kvs[-1].key + b"\0", revision
+            answer = await self._link.ask(RANGE, page)
+            kvs += answer.kvs
+            more = answer.more
+        entries = (self._entry(kv) for kv in kvs if kv.key != self._mark)
+        return Snapshot(tuple(entries), Revision(revision), store_id)
+
+    async def _identify(self) -> str:
+        """Which store this is now."""
+        _, store_id = await self._read_with_mark(pb.RangeRequest(key=self._mark))
+        return store_id
+
+    async def _read_with_mark(self, wanted: pb.RangeRequest) -> tuple[pb.RangeResponse, str]:
+        """What is wanted, and whose it is: the store gets a mark if it has none."""
+        request = pb.TxnRequest(success=[one_key(self._mark), pb.RequestOp(request_range=wanted)])
+        while True:
+            answer = await self._link.ask(TXN, request)
+            marks, found = (response.response_range for response in answer.responses)
+            if marks.kvs:
+                found.header.CopyFrom(answer.header)
+                return found, self._link.history.store_id(marks.kvs[0].value)
+            await self._link.ask(TXN, self._marking())
+
+    def _marking(self) -> pb.TxnRequest:
+        """Create-only, so that all who miss it agree on one, and it may be sent twice."""
+        put = pb.PutRequest(key=self._mark, value=new_mark())
+        absent = pb.Compare(key=self._mark, target=pb.Compare.CREATE, create_revision=0)
+        return pb.TxnRequest(compare=[absent], success=[pb.RequestOp(request_put=put)])
+
+    def _entry(self, kv: pb.KeyValue) -> Entry:
+        return Entry(self._keys.decode(kv.key), kv.value, Revision(kv.mod_revision))
+
+    async def _wait_for_etcd(self, patience_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + patience_s
+        while True:
+            try:
+                await self._identify()
+            except EtcdFailure as error:
+                if error.kind in (Kind.REFUSED, Kind.TOKEN):
+                    raise InvalidSettings((error.message,)) from error
+                if loop.time() >= end_s:
+                    raise
+                await asyncio.sleep(CONNECT_PAUSE_S)
+            else:
+                return
+
+
+def _meant(error: EtcdFailure, ops: Sequence[Op]) -> Exception:
+    """What a commit raises for a refusal."""
+    match error.kind:
+        case Kind.LEASE_GONE:
+            # etcd does not say which; a commit of the mesh has only that of its node.
+            return LeaseLost(next(op.lease for op in ops if isinstance(op, Put) and op.lease))
+        case Kind.TOO_LARGE:
+            return ValueError("a commit may not be larger than etcd allows, 1.5 MiB by default")
+        case _:
+            return error
