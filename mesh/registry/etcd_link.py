@@ -93,9 +93,9 @@ class Member:
             with foreseen():
                 await stream.write(request)
                 await stream.done_writing()
-                answer: Answer = await stream.read()
+                read: Answer = await stream.read()
                 stream.cancel()
-            return answer
+            return read
         method: Any = self.channel.unary_unary(
             call.path,
             request_serializer=type(request).SerializeToString,
@@ -103,7 +103,7 @@ class Member:
         )
         with foreseen():
             answer: Answer = await method(request, metadata=metadata, timeout=timeout_s)
-        return answer  # noqa: RET504 - what the stub gives has no type
+        return answer
 
     def stream(
         self, call: Call[Any], request: Any, metadata: Metadata, timeout_s: float | None = None

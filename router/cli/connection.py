@@ -7,11 +7,13 @@ import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import grpc
 
+from mesh.peers.tls import NODE_NAME, NodeTls, UnusableTls
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 from mesh.wire.status_codes import DETAILS_KEY
@@ -189,23 +191,40 @@ def failure_of(
 @contextmanager
 def connected(server: str) -> Iterator[Management]:
     """The management side of `server`; nothing is sent before the first call."""
-    with channel_to(server) as channel:
+    with channel_to(server, tls_folder()) as channel:
         yield Management(channel, server)
 
 
+def tls_folder() -> Path | None:
+    """Where the certificate for management is, if it asks for one."""
+    folder = click.get_current_context().find_root().params.get("tls")
+    return None if folder is None else Path(folder)
+
+
 @contextmanager
-def channel_to(server: str) -> Iterator[grpc.Channel]:
-    """A channel to a server.
+def channel_to(server: str, tls: Path | None = None) -> Iterator[grpc.Channel]:
+    """A channel to a server; `tls` is the folder of the certificate to show.
 
     Meanwhile Ctrl-C ends the process at once: an exception out of the midst of a gRPC call may
     leave a channel that waits for ever when it is closed, and there is nothing here to clean up.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        with grpc.insecure_channel(server, options=CHANNEL_OPTIONS) as channel:
+        with _channel(server, tls) as channel:
             yield channel
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _channel(server: str, tls: Path | None) -> grpc.Channel:
+    if tls is None:
+        return grpc.insecure_channel(server, options=CHANNEL_OPTIONS)
+    try:
+        credentials = NodeTls(tls).channel_credentials()
+    except UnusableTls as error:
+        raise click.UsageError(f"--tls: {error}") from error
+    options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", NODE_NAME))
+    return grpc.secure_channel(server, credentials, options=options)
 
 
 def _is_answer(error: Any) -> bool:

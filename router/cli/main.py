@@ -9,7 +9,7 @@ import sys
 import click
 
 from router.about import VERSION
-from router.cli.names import DEFAULT_SERVER, SERVER_ENV
+from router.cli.names import DEFAULT_SERVER, SERVER_ENV, TLS_ENV
 
 # command: its module and the function in it. In the order of the help.
 COMMANDS = {
@@ -58,10 +58,18 @@ class LazyGroup(click.Group):
     default=DEFAULT_SERVER,
     show_default=True,
     show_envvar=True,
-    help="The management address of a running `serve`.",
+    help="The management address of a running `serve` or `node`.",
+)
+@click.option(
+    "--tls",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="FOLDER",
+    envvar=TLS_ENV,
+    show_envvar=True,
+    help="ca.crt, tls.crt and tls.key, for nodes that ask for a certificate.",
 )
 @click.pass_context
-def wml_serving(ctx: click.Context, server: str) -> None:
+def wml_serving(ctx: click.Context, server: str, tls: str | None) -> None:
     """Serves machine-learning models, and manages the Predictors that name them.
 
     \b

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 DEFAULT_SERVER = "127.0.0.1:8034"
 SERVER_ENV = "WML_SERVING_SERVER"
+TLS_ENV = "WML_SERVING_TLS"
 INFERENCE_ENV = "WML_SERVING_INFERENCE"
 DEFAULT_INFERENCE = "127.0.0.1:8033"
 # Who presses Tab does not wait longer.
