@@ -59,5 +59,11 @@ def _drop(view: View, prefix: str, names: tuple[str, ...]) -> frozenset[Predicto
         case records.COPIES if len(names) > 1:
             return view.drop_copy(ModelId(names[0]), NodeId(names[1]))
         case records.NODES:
-            return view.drop_node(NodeId(names[0]))
+            return _drop_node(view, NodeId(names[0]))
     return frozenset()
+
+
+def _drop_node(view: View, node: NodeId) -> frozenset[PredictorName]:
+    """With its copies: some are known from peers alone, and no deletion of those ever comes."""
+    touched = [view.drop_copy(model, node) for model in tuple(view.held(node))]
+    return view.drop_node(node).union(*touched)
