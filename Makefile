@@ -13,7 +13,7 @@ PB := mesh/wire/pb
 # Where `make run` keeps what survives a restart.
 STATE ?= .run/state
 
-.PHONY: help setup run test bench simulate lint proto proto-check lock clean
+.PHONY: help setup run test bench simulate soak bench-scale lint proto proto-check lock clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -62,6 +62,15 @@ bench: $(VENV)/.done $(BENCH)/.done  ## Measure against direct calls, Envoy and 
 # COMPARE=1: what each rule and threshold is worth, on a smaller mesh. ARGS: see --help.
 simulate: $(VENV)/.done  ## Simulate a day of a mesh of 1,000 nodes and 1,000,000 models.
 	$(BIN)/python -m tests.bench.$(if $(COMPARE),simulate_compare,simulate) $(ARGS)
+
+# The same seed, the same faults; SECONDS may be hours.
+SECONDS ?= 60
+SEED ?= 1
+soak: $(VENV)/.done  ## Break a mesh under traffic in every way, SECONDS=60 long, as SEED=1 says.
+	$(BIN)/python -m tests.bench.soak --seconds $(SECONDS) --seed $(SEED)
+
+bench-scale: $(VENV)/.done  ## Measure a node over 100,000 Predictors in etcd: start, memory, changes.
+	$(BIN)/python -m tests.bench.scale
 
 proto: $(VENV)/.done  ## Generate mesh/wire/pb from proto/.
 	$(BIN)/python -m tests.support.protogen $(PB)
