@@ -216,12 +216,14 @@ class MeshStand:
     cuts: CuttingProxies | None = None
     nodes: list[MeshNode] = field(default_factory=list)
     versions: Versions = field(default_factory=Versions)
+    made: int = 0
 
     # Nodes.
 
     def add(self, *, has_runtime: bool = True, options: Sequence[str] = ()) -> MeshNode:
         """One more node, not ready yet."""
-        index = len(self.nodes)
+        index = self.made
+        self.made += 1
         host = f"{self.subnet}.{10 + index}"
         runtime = self._runtime(index, host) if has_runtime else None
         announced = "" if self.cuts is None else self.cuts.open(f"{self.subnet}.{100 + index}:8034")
@@ -295,26 +297,29 @@ class MeshStand:
         await (at or self.well[0]).manage.Delete(pb.DeleteRequest(name=name), timeout=ASK_S)
         self.versions.deleted(name)
 
-    async def status(self, name: str, *, at: MeshNode | None = None) -> dict[str, Any]:
-        answer = await (at or self.well[0]).manage.Get(pb.GetRequest(name=name), timeout=ASK_S)
-        return json.loads(answer.json)["status"]
-
     async def until_settled(self, name: str, deadline_s: float = DEADLINE_S) -> None:
-        """Its change is done, as every node that is well sees it."""
+        """Its last change is done, as every node that is well sees it."""
+        latest = self.versions.latest(name)
         seen: dict[str, str] = {}
 
         async def settled() -> bool:
+            seen.clear()
             for node in self.well:
                 try:
-                    status = await self.status(name, at=node)
+                    seen[node.public] = await self._standing(name, node)
                 except grpc.aio.AioRpcError as error:
-                    seen[node.public] = str(error.code())
-                    continue
-                seen[node.public] = status["transitionStatus"]
-            return set(seen.values()) == {"UpToDate"}
+                    seen[node.public] = error.code().name
+            return set(seen.values()) == {f"{latest} UpToDate"}
 
-        await eventually(settled, lambda: f"{name} is settled: {seen}", deadline_s)
-        self.versions.settled(name)
+        await eventually(settled, lambda: f"{name} is settled at {latest}: {seen}", deadline_s)
+        self.versions.settled(name, latest)
+
+    async def _standing(self, name: str, node: MeshNode) -> str:
+        """The model that it should have, and how far it is there."""
+        answer = await node.manage.Get(pb.GetRequest(name=name), timeout=ASK_S)
+        found = json.loads(answer.json)
+        model = model_id(PredictorName(name), found["spec"])
+        return f"{model} {found['status']['transitionStatus']}"
 
     # What is really held.
 

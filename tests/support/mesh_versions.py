@@ -30,11 +30,12 @@ class Versions:
         if history.models[-1:] != [model]:
             history.models.append(model)
 
-    def settled(self, name: str) -> None:
-        """Every node knows that the last change is done: no older model may answer what is asked
-        from now on."""
+    def settled(self, name: str, model: str) -> None:
+        """Every node knows that the change to this model is done: nothing older may answer what is
+        asked from now on."""
         history = self._histories[name]
-        history.floors.append((self._clock(), len(history.models) - 1))
+        index = max(at for at, known in enumerate(history.models) if known == model)
+        history.floors.append((self._clock(), index))
 
     def deleted(self, name: str) -> None:
         """The delete has returned."""

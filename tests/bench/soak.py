@@ -1,0 +1,294 @@
+"""A randomized run of faults over a mesh under traffic: `make soak SECONDS=60 SEED=1`.
+
+Nothing may be lost but what the rules excuse: what was in flight on a node, a runtime or a
+connection when it broke, or was sent to it before it could be known. Once all is mended and quiet,
+the store, what each node knows and what the runtimes really hold must agree. The last line sums up;
+the exit code is not zero where anything was lost, or does not agree.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from tests.bench import soak_plan as plans
+from tests.bench.soak_plan import Step
+from tests.support.mesh_checks import counts, until_quiet
+from tests.support.mesh_client import OK, Asked, MeshClient
+from tests.support.mesh_stand import MeshNode, MeshStand, mesh_stand
+
+MB = 1_000_000
+NODES = 3
+PREDICTORS = 20
+RPS = 60.0
+CROWD_SIZE = 50
+ASK_S = 20.0
+QUIET_S = 60.0
+# For how long after a fault what is sent may still meet it: see the rules of the scenarios.
+NOTICED_S = {
+    plans.KILL: 1.0,
+    plans.KILL_RUNTIME: 1.0,
+    plans.FREEZE: 5.0,
+    plans.CUT: 5.0,
+}
+# A Predictor that was created or deleted is known everywhere within this.
+KNOWN_S = 2.0
+
+
+@dataclass
+class Soak:
+    """One run. `faults` has when each that excuses something began, and which it was."""
+
+    stand: MeshStand
+    client: MeshClient
+    faults: list[tuple[float, str]] = field(default_factory=list)
+    done: Counter[str] = field(default_factory=Counter)
+    known: list[str] = field(default_factory=list)
+    deleting_s: dict[str, float] = field(default_factory=dict)
+    started_s: float = field(default_factory=time.monotonic)
+    is_store_up: asyncio.Event = field(default_factory=asyncio.Event)
+    settling: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
+
+    # The lanes.
+
+    async def follow(self, steps: tuple[Step, ...]) -> None:
+        for step in steps:
+            await asyncio.sleep(self.started_s + step.at_s - time.monotonic())
+            print(f"{time.monotonic() - self.started_s:6.1f} / {step}", flush=True)
+            self.done[step.kind] += 1
+            await self._do(step)
+
+    async def _do(self, step: Step) -> None:
+        if step.kind in plans.NODE_FAULTS:
+            await self._node_fault(step)
+        elif step.kind in (plans.OUTAGE, plans.WIPE):
+            await self._outage(step)
+        else:
+            await self._change(step)
+
+    async def _node_fault(self, step: Step) -> None:
+        node = self.stand.nodes[step.node]
+        if step.kind in NOTICED_S:
+            self.faults.append((time.monotonic(), step.kind))
+        match step.kind:
+            case plans.KILL:
+                node.kill()
+                await asyncio.sleep(step.for_s)
+            case plans.FREEZE:
+                node.freeze()
+                await asyncio.sleep(step.for_s)
+                node.resume()
+            case plans.CUT:
+                await self._cut(node, step.for_s)
+            case plans.RESTART:
+                node.terminate()
+                await node.until_ended(90)
+            case plans.KILL_RUNTIME:
+                assert node.runtime is not None
+                node.runtime.kill()
+                node.runtime.start()
+            case plans.FORGET:
+                await self._forget(node)
+            case plans.JOIN:
+                await self._join()
+        await revive(node)
+
+    async def _cut(self, node: MeshNode, seconds: float) -> None:
+        assert self.stand.cuts is not None
+        self.stand.cuts.cut(node, *(other for other in self.stand.nodes if other is not node))
+        await asyncio.sleep(seconds)
+        self.stand.cuts.heal()
+
+    async def _forget(self, node: MeshNode) -> None:
+        """The runtime loses a model, and says so to nobody."""
+        assert node.runtime is not None
+        held = sorted(await node.runtime.index())
+        await node.runtime.change(lose=held[:1])
+
+    async def _join(self) -> None:
+        joining = self.stand.add()
+        await revive(joining)
+        await asyncio.sleep(3)
+        joining.terminate()
+        await joining.until_ended(90)
+        await joining.close()
+        self.stand.nodes.remove(joining)
+
+    async def _outage(self, step: Step) -> None:
+        self.is_store_up.clear()
+        self.stand.etcd.kill()
+        if step.kind == plans.WIPE:
+            self.stand.etcd.wipe()
+        await asyncio.sleep(step.for_s)
+        await asyncio.to_thread(self.stand.etcd.start)
+        await asyncio.sleep(1)
+        self.is_store_up.set()
+
+    async def _change(self, step: Step) -> None:
+        """Not while the store is away: then nothing can be changed."""
+        await self.is_store_up.wait()
+        with contextlib.suppress(grpc.aio.AioRpcError):  # a fault hit the change itself
+            match step.kind:
+                case plans.CREATE | plans.UPDATE:
+                    await self._apply(step.name, step.path)
+                case plans.TO_AND_FRO:
+                    before = self.paths.get(step.name, step.path)
+                    for path in (step.path, before, step.path):
+                        await self._apply(step.name, path)
+                case plans.BREAK:
+                    await self._apply(step.name, f"{step.path},fail=on purpose")
+                    await self._apply(step.name, step.path)
+                case plans.DELETE:
+                    await self._delete(step.name)
+                case plans.CROWD:
+                    await self.client.ask_at_once(step.name, CROWD_SIZE, ASK_S)
+
+    async def _apply(self, name: str, path: str) -> None:
+        await self.stand.apply(name, path)
+        self.paths[name] = path
+        if name not in self.settling or self.settling[name].done():
+            self.settling[name] = asyncio.get_running_loop().create_task(self._settle(name))
+
+    async def _settle(self, name: str) -> None:
+        """From when it is done on, nothing older may answer."""
+        latest = ""
+        while latest != self.stand.versions.latest(name) and name not in self.deleting_s:
+            latest = self.stand.versions.latest(name)
+            with contextlib.suppress(AssertionError):
+                await self.stand.until_settled(name, 10.0)
+        if name not in self.known and name not in self.deleting_s:
+            self.known.append(name)
+
+    async def _delete(self, name: str) -> None:
+        self.deleting_s[name] = time.monotonic()
+        if name in self.known:
+            self.known.remove(name)
+        await self.stand.delete(name)
+
+    # What is excused.
+
+    def excuse(self, asked: Asked) -> str:
+        """Why it may have been lost; empty where it may not."""
+        if asked.outcome == grpc.StatusCode.UNAVAILABLE.name:
+            for at_s, kind in self.faults:
+                if asked.start_s < at_s + NOTICED_S[kind] and asked.end_s > at_s:
+                    return kind
+        deleting_s = self.deleting_s.get(asked.name)
+        is_gone = asked.outcome == grpc.StatusCode.NOT_FOUND.name and deleting_s is not None
+        return "deleted" if is_gone and asked.end_s > deleting_s else ""
+
+    async def close(self) -> None:
+        for task in self.settling.values():
+            task.cancel()
+        if self.settling:
+            await asyncio.wait([*self.settling.values()])
+
+
+async def revive(node: MeshNode) -> None:
+    """As a supervisor does: a node that ends is started again, until it is ready."""
+    if node.runtime is not None and node.runtime.process is not None:
+        await asyncio.to_thread(node.runtime.until_ready)
+    deadline_s = time.monotonic() + 90
+    while True:
+        if not node.is_running:
+            node.start()
+        with contextlib.suppress(AssertionError):
+            if await node.is_ready():
+                return
+        assert time.monotonic() < deadline_s, f"{node.public} is not ready: {node.tail()}"
+        await asyncio.sleep(0.2)
+
+
+async def soak(seconds: float, seed: int, folder: Path) -> bool:
+    """Whether nothing was lost and everything agreed in the end."""
+    plan = plans.plan(seconds, seed, nodes=NODES, names=PREDICTORS)
+    settings = {"capacity_bytes": 10 * MB, "traits": "load=0.05", "is_cuttable": True}
+    problems: list[str] = []
+    async with mesh_stand(folder, nodes=NODES, **settings) as stand:
+        for number in range(PREDICTORS):
+            await stand.apply(f"p{number}", f"version={number}")
+        for number in range(PREDICTORS):
+            await stand.until_settled(f"p{number}")
+        async with MeshClient(stand.publics, stand.versions) as client:
+            run = Soak(stand, client, known=[f"p{number}" for number in range(PREDICTORS)])
+            run.is_store_up.set()
+            choose = random.Random(seed)
+            try:
+                async with (
+                    client.traffic(lambda: choose.choice(run.known), RPS, timeout_s=ASK_S),
+                    asyncio.TaskGroup() as group,
+                ):
+                    for lane in (plan.node_faults, plan.outages, plan.changes):
+                        group.create_task(run.follow(lane))
+            finally:
+                await run.close()
+            print("--- all is mended: waiting until it is quiet", flush=True)
+            try:
+                await _all_answer(stand)  # what a runtime lost is noticed when it is used
+                await until_quiet(stand, QUIET_S)
+                problems += await _all_answer(stand)
+            except AssertionError as error:
+                problems.append(str(error))
+            counted = await counts(stand)
+            if counted["without_room"]:
+                problems.append(f"{counted['without_room']} loads for which there was no memory")
+            lost = client.lost_but_for(lambda asked: bool(run.excuse(asked)))
+            _report(run, lost, problems)
+            excused = len(client.lost) - len(lost)
+            faults = sum(run.done[k] for k in (*plans.NODE_FAULTS, plans.OUTAGE, plans.WIPE))
+            print(
+                f"soak: {len(client.asked)} requests, {len(lost)} lost, {excused} excused, "
+                f"{faults} faults, {run.done.total() - faults} changes, {counted['loads']} loads, "
+                f"{len(problems)} disagreements, {seconds:.0f} s, seed {seed}",
+                flush=True,
+            )
+            return not lost and not problems
+
+
+async def _all_answer(stand: MeshStand) -> list[str]:
+    """Each Predictor, asked at each node: what it should answer with, or what came."""
+    problems = []
+    for node in stand.nodes:
+        async with MeshClient([node.public], stand.versions) as client:
+            for name in stand.versions.names():
+                asked = await client.ask(name)
+                if asked.outcome != OK or asked.model != stand.versions.latest(name):
+                    problems.append(f"{node.public} after all: {asked}")
+    return problems
+
+
+def _report(run: Soak, lost: list[Asked], problems: list[str]) -> None:
+    print("done:", ", ".join(f"{kind} {count}" for kind, count in run.done.most_common()))
+    excuses = Counter(run.excuse(asked) for asked in run.client.lost)
+    print("lost and excused:", {kind: count for kind, count in excuses.items() if kind})
+    print(run.client.summary())
+    for asked in lost[:30]:
+        at_s = asked.start_s - run.started_s
+        print(f"LOST at {at_s:.3f} s: {asked}")
+    for problem in problems:
+        print(f"WRONG: {problem}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="soak", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="for logs; kept where it fails")
+    told = parser.parse_args()
+    folder = told.folder or Path(tempfile.mkdtemp(prefix="soak-"))
+    print(f"logs in {folder}")
+    sys.exit(0 if asyncio.run(soak(told.seconds, told.seed, folder)) else 1)
+
+
+if __name__ == "__main__":
+    main()
