@@ -1,9 +1,18 @@
-"""What each field of a Predictor and a ServingRuntime means, by model and field, for schemas."""
+"""What each field of a Predictor and a ServingRuntime means, by model and field, in Markdown.
+
+The one place for it: the JSON Schemas and the tables of docs are made from it.
+"""
 
 from collections.abc import Mapping
 
+from mesh.wire.manifests import API_VERSION, MAX_NAME_CHARS
+
 KUBERNETES = "As Kubernetes has it; nothing here looks at it."
 ADDED = "Added by a server that printed the resource; taken, and not looked at."
+RUNTIME = (
+    "The ServingRuntime that is to serve it, also where that one does not select the type by"
+    " itself."
+)
 
 OF_KUBERNETES = {
     "Metadata": (
@@ -45,60 +54,66 @@ TEXTS: Mapping[str, str] = {
         for model, fields in OF_KUBERNETES.items()
         for field in fields
     },
-    "PredictorManifest.apiVersion": "The version of this form.",
-    "PredictorManifest.kind": "What this is.",
+    "PredictorManifest.apiVersion": f"`{API_VERSION}`.",
+    "PredictorManifest.kind": "`Predictor`.",
     "PredictorManifest.metadata": "The Predictor's name.",
     "PredictorManifest.spec": "Which model answers.",
     "PredictorManifest.status": ADDED,
-    "Metadata.name": "The resource's name; a Predictor's is what clients send as model_name.",
+    "Metadata.name": "The resource's name; a Predictor's is what clients send as `model_name`."
+    " Lower case letters, digits, `-` and `.`, as a DNS name,"
+    f" at most {MAX_NAME_CHARS} characters.",
     "Metadata.namespace": KUBERNETES,
     "Metadata.labels": KUBERNETES,
     "Metadata.annotations": KUBERNETES,
-    "Spec.modelType": "What kind of model it is: a runtime must support it.",
+    "Spec.modelType": "What kind of model it is; a runtime must support it.",
     "Spec.path": "The object, or the prefix of the objects, that the model consists of.",
-    "Spec.schemaPath": "A JSON object in the same bucket that describes inputs and outputs.",
+    "Spec.schemaPath": "A JSON object in the same bucket that describes the model's inputs and"
+    " outputs; `ModelMetadata` answers from it.",
     "Spec.storage": "Where the model's files are.",
-    "Spec.storageUri": "s3://<bucket>/<path>, in place of bucket and path.",
-    "Spec.runtime": "The ServingRuntime that is to serve it; without it one that selects the type.",
+    "Spec.storageUri": "`s3://<bucket>/<path>`, in place of bucket and path.",
+    "Spec.runtime": RUNTIME,
     "Spec.minCopies": "How many copies there are at least; no effect on one machine.",
     "Spec.maxCopies": "How many copies there are at most; no effect on one machine.",
-    "ModelTypeField.name": "The model's framework, such as sklearn, xgboost or lightgbm.",
-    "ModelTypeField.version": "The framework's version; without it any will do.",
-    "RuntimeField.name": "Its name.",
-    "Storage.s3": "An S3 bucket, in the older form; the path is spec.path then.",
-    "Storage.key": "The storage key; without it default_<type>, or default where no type is given.",
-    "Storage.path": "As spec.path, in the newer form.",
-    "Storage.schemaPath": "As spec.schemaPath, in the newer form.",
-    "Storage.parameters": "Win over the fields of the storage key: type, bucket, region and the"
-    " like.",
+    "ModelTypeField.name": "The model's framework, such as `sklearn`, `xgboost` or `lightgbm`; a"
+    " runtime must support it.",
+    "ModelTypeField.version": "The framework's version. Without it any runtime of that type will"
+    " do.",
+    "RuntimeField.name": RUNTIME,
+    "Storage.s3": "An S3 bucket, in the older form; the path is `spec.path` then.",
+    "Storage.key": "The storage key, in the newer form. Without it `default_<type>` where"
+    " `parameters.type` is given, else `default`.",
+    "Storage.path": "As `spec.path`, in the newer form.",
+    "Storage.schemaPath": "As `spec.schemaPath`, in the newer form.",
+    "Storage.parameters": "Win over the fields of the storage key: `type`, `region`, `bucket`"
+    " and `default_bucket`, no others.",
     "Storage.persistentVolumeClaim": "Not supported.",
     "S3.secretKey": "The storage key: the name of a file in the storage-config folder.",
     "S3.bucket": "Wins over the bucket of the storage key.",
-    "ServingRuntimeManifest.apiVersion": "The version of this form.",
-    "ServingRuntimeManifest.kind": "What this is.",
+    "ServingRuntimeManifest.apiVersion": f"`{API_VERSION}`.",
+    "ServingRuntimeManifest.kind": "`ServingRuntime`.",
     "ServingRuntimeManifest.metadata": "The runtime's name.",
     "ServingRuntimeManifest.spec": "The model server and what it serves.",
     "ServingRuntimeManifest.status": ADDED,
-    "ServingRuntimeFields.containers": "The model server, named as builtInAdapter.serverType, and"
-    " what stands beside it.",
+    "ServingRuntimeFields.containers": "The model server, named as `builtInAdapter.serverType`,"
+    " and what stands beside it.",
     "ServingRuntimeFields.supportedModelTypes": "The types of models that it can load.",
-    "ServingRuntimeFields.supportedModelFormats": "The newer name of supportedModelTypes.",
+    "ServingRuntimeFields.supportedModelFormats": "The newer name of `supportedModelTypes`.",
     "ServingRuntimeFields.multiModel": "Whether it holds several models: it must.",
     "ServingRuntimeFields.disabled": "Whether it is not to be used.",
     "ServingRuntimeFields.grpcEndpoint": "Where an adapter of the container's own listens:"
-    " port:<number> or unix:/<path>.",
+    " `port:<number>` or `unix:/<path>`.",
     "ServingRuntimeFields.grpcDataEndpoint": "Where the model server answers inference:"
-    " port:<number> or unix:/<path>.",
+    " `port:<number>` or `unix:/<path>`.",
     "ServingRuntimeFields.builtInAdapter": "The adapter of ours that loads models into it.",
     "ServingRuntimeFields.storageHelper": "The pulling of model files before they are loaded.",
     "ServingRuntimeFields.replicas": "How many pods there are; one on one machine.",
     "StorageHelper.disabled": "Whether the runtime pulls its files itself.",
-    "BuiltInAdapter.serverType": "Which adapter: the model server's kind, such as mlserver.",
+    "BuiltInAdapter.serverType": "Which adapter: the model server's kind, such as `mlserver`.",
     "BuiltInAdapter.runtimeManagementPort": "The port of the server's own load API.",
     "BuiltInAdapter.memBufferBytes": "Bytes of the container's memory that are not for models.",
     "BuiltInAdapter.modelLoadingTimeoutMillis": "Milliseconds that a load may take.",
     "BuiltInAdapter.env": "Settings of the adapter.",
-    "SupportedType.name": "The framework, such as sklearn.",
+    "SupportedType.name": "The framework, such as `sklearn`.",
     "SupportedType.version": "Its version.",
     "SupportedType.autoSelect": "Whether models of this type come here without naming the runtime.",
     "SupportedType.priority": "Which of several runtimes goes first.",
@@ -116,6 +131,6 @@ TEXTS: Mapping[str, str] = {
     "EnvVar.value": "Its value.",
     "EnvText.name": "The variable.",
     "EnvText.value": "Its value.",
-    "Resources.requests": "What it is sure to get, such as memory: 1Gi.",
+    "Resources.requests": "What it is sure to get, such as `memory: 1Gi`.",
     "Resources.limits": "What it may not exceed.",
 }

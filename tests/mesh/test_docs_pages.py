@@ -12,7 +12,6 @@ import pytest
 
 from mesh.storage.keys import StorageKeys
 from mesh.wire.documents import load_documents
-from mesh.wire.manifests import PredictorManifest
 from router.cli.serve import serve_command
 from router.cli.validate import CHECKS
 from tests.support import docgen
@@ -84,11 +83,6 @@ def test_the_generated_tables_are_what_the_code_says():
 def test_each_generated_table_is_in_one_page():
     found = [part for page in PAGES for part in docgen.parts_of(page)]
     assert sorted(found) == sorted(docgen.PARTS)
-
-
-def test_each_field_of_a_predictor_is_explained_once_and_no_other():
-    silent = {path for path, field in docgen.fields(PredictorManifest) if not field.description}
-    assert silent == set(docgen.PREDICTOR_FIELDS)
 
 
 def test_a_table_that_is_not_current_is_seen():

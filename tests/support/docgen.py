@@ -1,7 +1,6 @@
 """Writes the parts of docs that follow from the code: `python -m tests.support.docgen [--check]`.
 
-A part stands in its page between `<!-- generated: name -->` and `<!-- end -->`. What a field of a
-Predictor means is said in its model, or here, where the model does not say it.
+A part stands in its page between `<!-- generated: name -->` and `<!-- end -->`.
 """
 
 import re
@@ -20,7 +19,8 @@ from mesh.local.process import MAX_LOG_BYTES
 from mesh.ops.settings import AdapterSettings
 from mesh.storage.s3 import MOST_OBJECTS
 from mesh.wire.documents import MAX_BYTES
-from mesh.wire.manifests import MAX_NAME_CHARS, PredictorManifest
+from mesh.wire.manifests import PredictorManifest
+from mesh.wire.schema_texts import TEXTS
 from router.cli.serve import serve_command
 from router.node import Doors
 from router.server import ServerLimits
@@ -33,50 +33,23 @@ MIB = 1024 * 1024
 KINDS = {"string": "string", "integer": "whole number", "object": "map of strings"}
 # Fields of a Predictor that a server adds when it prints one: taken, and not looked at.
 NOT_SHOWN = {"namespace", "labels", "annotations"}
-PREDICTOR_FIELDS = {
-    "apiVersion": "`wmlserving.ai.ibm.com/v1`",
-    "kind": "`Predictor`",
-    "metadata.name": "What clients send as `model_name`: lower case letters, digits, `-` and `.`,"
-    f" as a DNS name, at most {MAX_NAME_CHARS} characters.",
-    "spec.modelType.name": "The model's framework, such as `sklearn`, `xgboost` or `lightgbm`; a"
-    " runtime must support it.",
-    "spec.modelType.version": "The framework's version. Without it any runtime of that type will"
-    " do.",
-    "spec.path": "The object, or the prefix of the objects, that the model consists of.",
-    "spec.schemaPath": "A JSON object in the same bucket that describes the model's inputs and"
-    " outputs; `ModelMetadata` answers from it.",
-    "spec.storage.s3.secretKey": "The storage key: the name of a file in the storage-config"
-    " folder.",
-    "spec.storage.s3.bucket": "Wins over the bucket of the storage key.",
-    "spec.storage.key": "The storage key, in the newer form. Without it `default_<type>` where"
-    " `parameters.type` is given, else `default`.",
-    "spec.storage.path": "As `spec.path`, in the newer form.",
-    "spec.storage.schemaPath": "As `spec.schemaPath`, in the newer form.",
-    "spec.storage.parameters": "Win over the fields of the storage key: `type`, `region`, `bucket`"
-    " and `default_bucket`, no others.",
-    "spec.storageUri": "`s3://<bucket>/<path>`, in place of bucket and path.",
-    "spec.runtime.name": "The ServingRuntime that is to serve it, also where that one does not"
-    " select the type by itself.",
-    "spec.minCopies": "Accepted; it has no effect on one machine.",
-    "spec.maxCopies": "Accepted; it has no effect on one machine.",
-}
 
 
-def fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """The fields that hold a value, with their paths; what is of any type is Kubernetes' own."""
+def fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str, FieldInfo]]:
+    """The fields that hold a value: path, key in TEXTS; what is of any type is Kubernetes' own."""
     for name, field in model.model_fields.items():
-        place = f"{path}{field.alias or name}"
+        alias = field.alias or name
+        place = f"{path}{alias}"
         inner = _model(field.annotation)
         if inner is not None:
             yield from fields(inner, f"{place}.")
         elif field.annotation is not Any and name not in NOT_SHOWN:
-            yield place, field
+            yield place, f"{model.__name__}.{alias}", field
 
 
 def predictor_fields() -> str:
     rows = [
-        (f"`{path}`", _kind(field), field.description or PREDICTOR_FIELDS[path])
-        for path, field in fields(PredictorManifest)
+        (f"`{path}`", _kind(field), TEXTS[key]) for path, key, field in fields(PredictorManifest)
     ]
     return _table(("field", "type", "meaning"), rows)
 
