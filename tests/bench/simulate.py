@@ -17,6 +17,7 @@ from tests.bench.simulate_traffic import Plan, Traffic
 HOUR_S = 3600.0
 # Of the hot models so much of the trace goes to the oracle: one use a minute.
 ORACLE_S = 60.0
+IDLE_LOOK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def simulate(plan: Plan, rules: Rules | None = None, *, with_oracle: bool = True
             outcome.busiest.append(highest / mean if mean else 0.0)
         if _is_time(now, plan.hours * HOUR_S / 24, plan.tick_s):
             outcome.samples.append(_sample(mesh, traffic, now))
+        if _is_time(now, IDLE_LOOK_S, plan.tick_s):
+            mesh.look_over(now)
         for_oracle = _is_time(now, ORACLE_S, plan.tick_s)
         for model, count in traffic.counts(now):
             mesh.use(model, count, now)

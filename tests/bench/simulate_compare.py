@@ -13,7 +13,7 @@ from tests.bench.simulate import Outcome, simulate
 from tests.bench.simulate_mesh import Rules
 from tests.bench.simulate_traffic import Plan
 
-PLAN = Plan(nodes=100, models=100_000, hours=2.0, rps=500.0, zipf=1.4, churn_s=900.0, swing=0.8)
+PLAN = Plan(nodes=100, models=100_000, hours=1.0, rps=500.0, zipf=1.4, churn_s=900.0, shift_s=60.0)
 HEADER = (
     "variant                    hit %   Bélády    loads  further   given up  wait, 99 % s"
     "  busiest  copies of ten"

@@ -1,7 +1,9 @@
 """The mesh of the simulation: mesh.core's own placement, demand and cache, over simulated nodes.
 
-What is simpler than in a real mesh: unloading takes no time; every node sees the same view, copies
-at once and the figures of nodes a second late; the use of a model spreads evenly over its copies.
+What is simpler than in a real mesh: unloading takes no time; copies without use are looked at once
+a minute, and only where there are several; no copy is slow with many requests; every node sees the
+same view, copies at once and the figures of nodes a second late; the use of a model spreads evenly
+over its copies.
 """
 
 import random
@@ -163,6 +165,14 @@ class Mesh:
             self._records[node.id] = replace(self._records[node.id], rps=node.rps)
         rates = [node.rps for node in self.nodes.values()]
         return sum(rates) / len(rates), max(rates)
+
+    def look_over(self, now: float) -> None:
+        """Looks at models with several copies, of which some may not be used any more."""
+        self._settle(now)
+        for model, copies in list(self.copies.items()):
+            if len(copies) > 1:
+                loaded = [copy for copy in copies.values() if copy.past is not None]
+                self._look_at(model, loaded, now)
 
     def _look_at(self, model: int, loaded: list[Copy], now: float) -> None:
         due = [copy for copy in loaded if now - copy.looked_s >= self._rules.thresholds.look_s]
