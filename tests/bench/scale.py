@@ -138,6 +138,8 @@ async def measure(count: int, changes: int, folder: Path) -> None:
         await asyncio.sleep(REST_S)
         base_bytes = base.memory_bytes()
         say("a node over nothing", f"{base_bytes / 1e6:.0f} MB")
+        base.terminate()
+        await base.until_ended()
         await base.close()
         stand.nodes.clear()
         started_s = time.monotonic()

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -209,9 +210,13 @@ async def revive(node: MeshNode) -> None:
         await asyncio.sleep(0.2)
 
 
-async def soak(seconds: float, seed: int, folder: Path) -> bool:
+async def soak(seconds: float, seed: int, folder: Path, without: Sequence[str] = ()) -> bool:
     """Whether nothing was lost and everything agreed in the end."""
     plan = plans.plan(seconds, seed, nodes=NODES, names=PREDICTORS)
+    lanes = [
+        tuple(step for step in lane if step.kind not in without)
+        for lane in (plan.node_faults, plan.outages, plan.changes)
+    ]
     settings = {"capacity_bytes": 10 * MB, "traits": "load=0.05", "is_cuttable": True}
     problems: list[str] = []
     async with mesh_stand(folder, nodes=NODES, **settings) as stand:
@@ -228,7 +233,7 @@ async def soak(seconds: float, seed: int, folder: Path) -> bool:
                     client.traffic(lambda: choose.choice(run.known), RPS, timeout_s=ASK_S),
                     asyncio.TaskGroup() as group,
                 ):
-                    for lane in (plan.node_faults, plan.outages, plan.changes):
+                    for lane in lanes:
                         group.create_task(run.follow(lane))
             finally:
                 await run.close()
@@ -284,10 +289,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="for logs; kept where it fails")
+    parser.add_argument(
+        "--without", action="append", default=[], help="a kind of step to leave out, such as `kill`"
+    )
     told = parser.parse_args()
     folder = told.folder or Path(tempfile.mkdtemp(prefix="soak-"))
     print(f"logs in {folder}")
-    sys.exit(0 if asyncio.run(soak(told.seconds, told.seed, folder)) else 1)
+    sys.exit(0 if asyncio.run(soak(told.seconds, told.seed, folder, told.without)) else 1)
 
 
 if __name__ == "__main__":
