@@ -7,13 +7,14 @@ UV := .run/uv/bin/uv
 VENV := .venv
 MLSERVER := .run/venvs/mlserver
 BENCH := .run/venvs/bench
+FUZZ := .run/venvs/fuzz
 BIN := $(VENV)/bin
 PB := mesh/wire/pb
 
 # Where `make run` keeps what survives a restart.
 STATE ?= .run/state
 
-.PHONY: help setup run test bench simulate soak bench-scale lint proto proto-check lock clean
+.PHONY: help setup run test bench fuzz simulate soak bench-scale lint proto proto-check lock clean
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -54,6 +55,12 @@ $(BENCH)/.done: $(UV) tests/bench/requirements.txt
 	test -x $(BENCH)/bin/python || $(UV) venv --quiet --python '>=3.11,<3.14' $(BENCH)
 	$(UV) pip sync --quiet --python $(BENCH)/bin/python tests/bench/requirements.txt
 	touch $@
+
+fuzz: $(VENV)/.done $(UV)  ## Fuzz what reads the bytes of requests for SECONDS seconds (180).
+	test -x $(FUZZ)/bin/python || $(UV) venv --quiet --python '>=3.11,<3.13' $(FUZZ)
+	$(UV) pip install --quiet --python $(FUZZ)/bin/python 'atheris>=3.0' 'protobuf>=7.35'
+	mkdir -p .run/fuzz
+	PYTHONPATH=. $(FUZZ)/bin/python -m tests.bench.fuzz_infer .run/fuzz -max_total_time=$(or $(SECONDS),180) -max_len=300
 
 # QUICK=1: less than a minute, and rougher.
 bench: $(VENV)/.done $(BENCH)/.done  ## Measure against direct calls, Envoy and a bare proxy: build/bench.json.
