@@ -1,8 +1,9 @@
 """JSON Schemas of the files that people write, for editors: draft 2020-12.
 
 Made from the models that check the files. What a model says in code (patterns, which fields go
-together) is said here a second time; tests hold both to the same verdicts. A schema knows no field
-that is null: leave it out.
+together) is said here a second time; tests hold both to the same verdicts. A schema refuses nothing
+that a model takes but fields that are null. It cannot say that one number is at most another, that
+names differ or that one is another, and how large a quantity with a suffix is.
 """
 
 from collections.abc import Mapping
@@ -13,13 +14,33 @@ from pydantic_core import core_schema
 
 from mesh.wire.manifests import DNS_NAME, KEY_NAME, MAX_NAME_CHARS, PredictorManifest
 from mesh.wire.problems import PLAIN_NAME, Strict
-from mesh.wire.runtime_manifest import PORT_ENDPOINT, ServingRuntimeManifest
+from mesh.wire.runtime_manifest import ServingRuntimeManifest
 from mesh.wire.schema_texts import TEXTS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MODELS: Mapping[str, type[Strict]] = {
     "predictor": PredictorManifest,
     "servingruntime": ServingRuntimeManifest,
+}
+PORT = "|".join(
+    (
+        "[1-9][0-9]{0,3}",
+        "[1-5][0-9]{4}",
+        "6[0-4][0-9]{3}",
+        "65[0-4][0-9]{2}",
+        "655[0-2][0-9]",
+        "6553[0-5]",
+    )
+)
+ENDPOINT = {"pattern": f"^(port:({PORT})$|unix:/)"}
+DIGITS = r"([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})"
+ZERO = DIGITS.replace("[0-9]", "0")
+SUFFIX = r"([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?"
+QUANTITY = {
+    "anyOf": [
+        {"type": "string", "pattern": f"^(\\+?{DIGITS}|-{ZERO}){SUFFIX}$"},
+        {"type": "number", "minimum": 0, "maximum": 2**63 - 1},
+    ]
 }
 KEY = {"pattern": f"^(?!\\.\\.|\\.$){KEY_NAME.pattern}$"}
 TEXT = {"minLength": 1}
@@ -36,7 +57,7 @@ LIMITS: Mapping[str, Mapping[str, Any]] = {
     },
     "Storage.persistentVolumeClaim": {"not": {}},
     "Spec.path": TEXT,
-    "Spec.storageUri": {"pattern": "^s3://[^/]+/.+$"},
+    "Spec.storageUri": {"pattern": r"^s3://[^/]+/[\s\S]"},
     "EnvVar.name": TEXT,
     "EnvText.name": TEXT,
     "Container.name": TEXT,
@@ -46,10 +67,10 @@ LIMITS: Mapping[str, Mapping[str, Any]] = {
     "BuiltInAdapter.serverType": TEXT,
     "ServingRuntimeFields.multiModel": {"const": True},
     "ServingRuntimeFields.containers": {"minItems": 1},
-    "ServingRuntimeFields.grpcEndpoint": {"pattern": f"^({PORT_ENDPOINT.pattern}|unix:/.*)$"},
-    "ServingRuntimeFields.grpcDataEndpoint": {"pattern": f"^({PORT_ENDPOINT.pattern}|unix:/.*)$"},
-    "Resources.requests": {"additionalProperties": {"type": ["string", "number"]}},
-    "Resources.limits": {"additionalProperties": {"type": ["string", "number"]}},
+    "ServingRuntimeFields.grpcEndpoint": ENDPOINT,
+    "ServingRuntimeFields.grpcDataEndpoint": ENDPOINT,
+    "Resources.requests": {"additionalProperties": QUANTITY},
+    "Resources.limits": {"additionalProperties": QUANTITY},
 }
 
 

@@ -88,9 +88,14 @@ def _is_met(keyword: str, wanted: Any, value: Any) -> bool:
         case "required":
             return not isinstance(value, dict) or set(wanted) <= set(value)
         case "pattern":
-            return not isinstance(value, str) or re.search(wanted, value) is not None
+            return not isinstance(value, str) or _found(wanted, value)
     kind, measure, is_fit = BOUNDS[keyword]
     return not _is_a(kind, value) or is_fit(measure(value), wanted)
+
+
+def _found(pattern: str, text: str) -> bool:
+    """As ECMAScript has it: `$` is the very end, which in Python may have a line feed after it."""
+    return re.search(re.sub(r"\$(?=$|\||\))", r"\\Z", pattern), text, re.ASCII) is not None
 
 
 def _is_a(kind: str, value: Any) -> bool:
