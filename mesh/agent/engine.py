@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 CATCH_UP_S = 1.0
+# Within this a node that has a lease has announced its copy.
+CONFIRMED_S = 5.0
 # No Predictor can have this name.
 NODE_STATE = "/node/state"
 # How many more requests the copy on this node may have than another one before that is used.
@@ -89,7 +91,9 @@ class Node:
         self.reach = Reach(peers, self.view.nodes, self._reach_changed)
         self._errands = Errands(peers, self._learn, self._errand_ended, self.reach.lost)
         self._doubts = Doubts(identity.id, self.view, self.reach, self._believe)
-        self._reseed = Reseed(self.view, registry)
+        self._reseed = Reseed(self.view, registry, self._believe)
+        self._learned: dict[str, CopyRecord] = {}
+        self._current_s: float | None = None
         self.pulse = Pulse(identity.id, registry, self.follower, clock)
         claims = None
         if identity.address:
@@ -242,6 +246,10 @@ class Node:
     def copy(self, model: ModelId) -> Copy | None:
         return self.holdings.get(model)
 
+    @property
+    def is_alone(self) -> bool:
+        return not self.identity.address
+
     def is_down(self, node: NodeId) -> bool:
         return self.reach.is_down(node)
 
@@ -320,7 +328,9 @@ class Node:
         self.standing.set_state(NodeState.READY)
         # What was given up while it was away is begun again.
         self._transitions.offer_again()
-        self._touch(frozenset(self.view.predictors))
+        for name in self.view.predictors:
+            self._transitions.consider(name)
+        self.signals.notify(tuple(self.view.predictors))
 
     def runtime_event(self, event: RuntimeEvent) -> None:
         match event:
@@ -361,6 +371,7 @@ class Node:
             await asyncio.sleep(TICK_S)
             self.standing.look(self.holdings, self.holdings.room)
             self._transitions.tick()
+            self._forget_learned()
             if self.identity.address and not self.is_draining:
                 self._growth.sample()
             now = self._clock.wall_s()
@@ -404,15 +415,33 @@ class Node:
 
     def _reset(self, missing: frozenset[str]) -> None:
         """The store lost data, or is another one."""
-        live = rendezvous(str(self.follower.revision), self.view.nodes)
-        self._reseed.reset(missing, rank=live.index(self.identity.id))
+        live = [node for node in self.view.nodes if not self.reach.is_down(node)]
+        order = rendezvous(str(self.follower.revision), live)
+        self._reseed.reset(missing, rank=order.index(self.identity.id))
         self._doubts.reset(missing)
 
     def _learn(self, record: CopyRecord) -> None:
         """What a peer said of a copy of its own; the store will say the same, if it can."""
         known = self.view.copies(record.model).get(record.node)
         if record.model in self.view.models and (known is None or known.since_s <= record.since_s):
+            self._learned[records.copy_key(record.model, record.node)] = record
             self._touch(self.view.put(record))
+
+    def _forget_learned(self) -> None:
+        """What a peer said stands until the store could have said it, too."""
+        now = self._clock.monotonic_s()
+        if not self.follower.is_current:
+            self._current_s = None
+        elif self._current_s is None:
+            self._current_s = now
+        elif now - self._current_s >= CONFIRMED_S:
+            for key, record in list(self._learned.items()):
+                if self._clock.wall_s() - record.since_s < CONFIRMED_S:
+                    continue
+                del self._learned[key]
+                is_as_learned = self.view.copies(record.model).get(record.node) is record
+                if is_as_learned and not self.follower.knows(key):
+                    self._touch(self.view.drop_copy(record.model, record.node))
 
     def _errand_ended(self, model: ModelId) -> None:
         self._touch(self.view.names(model))

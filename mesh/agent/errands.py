@@ -58,6 +58,7 @@ class Errands:
         self._lost = lost
         self._open: dict[tuple[ModelId, NodeId], Errand] = {}
         self._tasks = Tasks()
+        self._resting: dict[ModelId, set[NodeId]] = {}
         self._is_closed = False
 
     def send(self, node: NodeRecord, ask: Ask) -> Errand:
@@ -76,11 +77,7 @@ class Errands:
 
     def resting(self, model: ModelId) -> frozenset[NodeId]:
         """The nodes that turned the model down a moment ago."""
-        return frozenset(
-            errand.node
-            for (asked, _), errand in self._open.items()
-            if asked == model and errand.is_over
-        )
+        return frozenset(self._resting.get(model, ()))
 
     async def close(self) -> None:
         self._is_closed = True
@@ -100,6 +97,12 @@ class Errands:
             if not self._is_closed:
                 self._ended(errand.model)
 
+    def _rested(self, model: ModelId, node: NodeId) -> None:
+        nodes = self._resting[model]
+        nodes.discard(node)
+        if not nodes:
+            del self._resting[model]
+
     async def _take(self, errand: Errand, outcome: Outcome) -> None:
         model, node = errand.model, errand.node
         match outcome:
@@ -109,5 +112,9 @@ class Errands:
                 self._learn(CopyRecord(model, node, CopyState.FAILED, since_s, reason=reason))
             case NotThere():
                 errand.is_over = True
-                self._ended(model)
-                await asyncio.sleep(REST_S)
+                self._resting.setdefault(model, set()).add(node)
+                try:
+                    self._ended(model)
+                    await asyncio.sleep(REST_S)
+                finally:
+                    self._rested(model, node)

@@ -1,7 +1,7 @@
 """A store that lost data gets back what the nodes know: Predictors and backing models, create-only.
 
 Nodes announce their own records by themselves. Of the rest each node has a view; the first of them
-in rendezvous order writes what is missing, the next ones two seconds later what is missing still. A
+in rendezvous order writes what is missing, the next ones half a second later what is missing yet. A
 key that exists is never touched, so that what the store came back with stands. A Predictor that was
 deleted after the store's backup was made rises again with the backup: of that its owner is the
 judge, who applies and deletes as ever.
@@ -9,10 +9,10 @@ judge, who applies and deletes as ever.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mesh.core.errors import Conflict, Unavailable
-from mesh.core.ids import ModelId, PredictorName
+from mesh.core.ids import ModelId, PredictorName, Revision
 from mesh.core.view import View
 from mesh.ops.tasks import Tasks
 from mesh.registry.port import Absent, Change, Op, Put, Registry
@@ -20,15 +20,25 @@ from mesh.wire import records
 
 log = logging.getLogger(__name__)
 
-RANK_S = 2.0
+RANK_S = 0.5
+NEVER = Revision(0)
 RETRY_S = 0.5
 A_COMMIT = 64
 
 
 class Reseed:
-    """What the store lacks, as far as this node can tell."""
+    """What the store lacks, as far as this node can tell.
 
-    def __init__(self, view: View, registry: Registry) -> None:
+    `believe` is called with the deletion of what nobody refers to any more, and is not written.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        registry: Registry,
+        believe: Callable[[tuple[Change, ...]], None],
+    ) -> None:
+        self._believe = believe
         self._view = view
         self._registry = registry
         self._missing: dict[str, None] = {}
@@ -62,7 +72,8 @@ class Reseed:
                 await asyncio.sleep(RETRY_S)
                 continue
             for key in keys:
-                self._missing.pop(key, None)
+                if self._missing.pop(key, key) is None and self._value(key) is None:
+                    self._believe((Change(key, None, NEVER),))
         log.info("store has its data back", extra={"keys": written})
 
     async def _write(self, keys: Sequence[str]) -> int:
@@ -82,4 +93,6 @@ class Reseed:
             predictor = self._view.predictors.get(PredictorName(names[0]))
             return None if predictor is None else records.encode(predictor)
         model = self._view.models.get(ModelId(names[0]))
-        return None if model is None else records.encode(model)
+        # One that a Predictor gave up while the store had lost it: no deletion will be seen of it.
+        is_left = model is not None and model.auto_delete and not self._view.names(model.id)
+        return None if model is None or is_left else records.encode(model)

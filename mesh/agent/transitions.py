@@ -31,6 +31,9 @@ RETRY_S = 0.5
 RANK_S = 2.0
 FILLS = 4
 FILL_S = 2.0
+FILLS_AT_ONCE = 64
+SOME = 1
+A_TICK = 500
 
 
 class Loader(Protocol):
@@ -52,6 +55,11 @@ class Loader(Protocol):
         """Whether a copy on this node is Loaded."""
         ...
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other node, whose figures could be behind."""
+        ...
+
     def monotonic(self) -> float: ...
 
 
@@ -67,6 +75,7 @@ class Transitions:
         self._now = now
         self._tasks = Tasks()
         self._offered: set[ModelId] = set()
+        self._line: dict[ModelId, None] = {}
         self._fills: dict[ModelId, tuple[int, float]] = {}
         self._moving: dict[PredictorName, tuple[ModelId, float]] = {}
         self._reporting: set[tuple[PredictorName, ModelId]] = set()
@@ -95,14 +104,25 @@ class Transitions:
             self.consider(name)
         now = self._loader.monotonic()
         for model, (tries, again_s) in list(self._fills.items()):
-            if now >= again_s:
+            if now >= again_s or self._is_loaded(model):
                 del self._fills[model]
                 self._fill(model, tries)
+        self._fill_some(A_TICK)
+
+    def _fill_some(self, most: int) -> None:
+        """A few at once: after a start there may be very many, and room for few of them."""
+        for _ in range(most):
+            if not self._line or len(self._fills) >= FILLS_AT_ONCE:
+                return
+            model = next(iter(self._line))
+            del self._line[model]
+            self._fill(model, 1 if self._loader.is_alone else FILLS)
 
     def forget(self, model: ModelId) -> None:
         """The model is gone, or may be offered room once more."""
         self._offered.discard(model)
         self._fills.pop(model, None)
+        self._line.pop(model, None)
 
     def offer_again(self) -> None:
         """There is room that was not there: every model may be offered some once more."""
@@ -125,7 +145,8 @@ class Transitions:
         if predictor.active not in self._offered and predictor.active in self._view.models:
             self._offered.add(predictor.active)
             if not self._loader.rank(predictor.name):
-                self._fill(predictor.active, FILLS)
+                self._line[predictor.active] = None
+                self._fill_some(SOME)
 
     def _fill(self, model: ModelId, tries: int) -> None:
         """In a burst of creations the figures of nodes are behind: one turned away tries on."""

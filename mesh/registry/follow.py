@@ -47,9 +47,19 @@ class Follower:
         self._pause = pause
         self._pause_s = FIRST_PAUSE_S
         self._store_id: str | None = None
+        self._is_current = False
         self._revision = Revision(0)
         self._known: dict[str, Revision] = {}
         self._moved = Bell()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the store has been listed and is watched just now, as far as is known."""
+        return self._is_current
+
+    def knows(self, key: str) -> bool:
+        """Whether the store has this key, as far as it was followed."""
+        return key in self._known
 
     @property
     def revision(self) -> Revision:
@@ -64,6 +74,7 @@ class Follower:
             except Compacted:
                 continue
             except Unavailable:
+                self._is_current = False
                 await self._pause(self._pause_s)
                 self._pause_s = min(2 * self._pause_s, LAST_PAUSE_S)
 
@@ -84,6 +95,7 @@ class Follower:
     async def _follow(self) -> None:
         snapshot = await self._registry.list(self._prefix)
         self._catch_up(snapshot)
+        self._is_current = True
         self._pause_s = FIRST_PAUSE_S
         watching = self._registry.watch(self._prefix, snapshot.revision, snapshot.store_id)
         async with aclosing(watching) as batches:
