@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from mesh.agent.copy import Purpose
 from mesh.core.errors import ModelLoadFailed
-from mesh.core.ids import NodeId
+from mesh.core.ids import NodeId, PredictorName
 from mesh.core.records import CopyState, NodeState
+from mesh.core.transition import Applied
 from mesh.registry.memory import MemoryRegistry
+from tests.support.builders import spec
 from tests.support.engine import Engine, engine, until
 from tests.support.fake_peers import Network
 from tests.support.fake_runtime import MB, FakeRuntime
@@ -220,3 +222,20 @@ async def test_a_surplus_copy_is_trimmed():
         await until(lambda: len(m.holders(model)) == 1, 60)
         (copy,) = m[0].node.view.copies(model).values()
         assert copy.state is CopyState.LOADED
+
+
+async def test_min_copies_are_loaded_and_not_evicted():
+    async with mesh(3, capacity_bytes=2 * MB) as m:
+        wanted = replace(spec("kept", "kept"), min_copies=2)
+        await m[0]._step(PredictorName("kept"), Applied(wanted))
+        await until(lambda: sum("kept" in name for name in held(m)) == 2, 60)
+        for number in range(8):
+            await m[0].apply(f"p{number}", f"path-{number}")
+            copy = await m[number % 3].node.resolve(f"p{number}")
+            copy.leave()
+            await asyncio.sleep(1.1)
+        assert sum("kept" in name for name in held(m)) == 2
+
+
+def held(m: Mesh) -> list[str]:
+    return [str(model) for node in m.nodes for model in node.runtime.loaded]
