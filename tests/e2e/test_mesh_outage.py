@@ -15,7 +15,7 @@ from tests.support.mesh_stand import MeshStand, mesh_stand
 MB = 1_000_000
 RECOVERY_S = 30.0
 # The long one outlasts every lease; a store that is wiped has none in any case.
-SHORT_S = 5.0
+SHORT_S = 3.0
 LONG_S = 60.0
 
 

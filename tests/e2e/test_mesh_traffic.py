@@ -25,7 +25,7 @@ async def test_twice_as_many_models_as_room_lose_no_request(tmp_path: Path, is_l
             await stand.apply(name, f"version={name}")
         async with MeshClient(stand.publics, stand.versions) as client:
             async with client.traffic(one_of(names), 150 if is_long else 60):
-                await asyncio.sleep(120 if is_long else 8)
+                await asyncio.sleep(120 if is_long else 5)
             assert client.lost == [], client.summary()
         picture = await until_quiet(stand)
         counted = await counts(stand)
