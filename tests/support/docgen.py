@@ -21,6 +21,7 @@ from mesh.storage.s3 import MOST_OBJECTS
 from mesh.wire.documents import MAX_BYTES
 from mesh.wire.manifests import PredictorManifest
 from mesh.wire.schema_texts import TEXTS
+from router.cli.main import wml_serving
 from router.cli.serve import serve_command
 from router.node import Doors
 from router.server import ServerLimits
@@ -67,6 +68,36 @@ def serve_options() -> str:
     return _table(("option", "default", "meaning"), rows)
 
 
+def cli_commands() -> str:
+    rows = [
+        (
+            f"[`{name}`](#{name})" if has_section(name) else f"`{name}`",
+            command.get_short_help_str(200),
+        )
+        for name, command in commands()
+    ]
+    return _table(("command", "what it does"), rows)
+
+
+def cli_options() -> str:
+    """A section a command, with its usage and its options, as `--help` has them."""
+    return "\n".join(_section(name, command) for name, command in commands() if has_section(name))
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """All commands, in the order of the help."""
+    with click.Context(wml_serving) as context:
+        for name in wml_serving.list_commands(context):
+            command = wml_serving.get_command(context, name)
+            assert command is not None
+            yield name, command
+
+
+def has_section(name: str) -> bool:
+    """Whether the reference has a command; the options of some are in install.md."""
+    return name not in ("quickstart", "serve")
+
+
 def limits() -> str:
     server, waiting, doors = ServerLimits(), Limits(), Doors()
     patience_s = Identity.__dataclass_fields__["patience_s"].default
@@ -90,6 +121,8 @@ def limits() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "adapter-settings": adapter_settings,
+    "cli-commands": cli_commands,
+    "cli-options": cli_options,
     "limits": limits,
     "predictor-fields": predictor_fields,
     "serve-options": serve_options,
@@ -117,6 +150,17 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def _section(name: str, command: click.Command) -> str:
+    usage = " ".join(command.collect_usage_pieces(click.Context(command)))
+    options = [
+        _option(option)
+        for option in command.params
+        if isinstance(option, click.Option) and option.name != "help"
+    ]
+    table = "\n" + _table(("option", "default", "meaning"), options) if options else ""
+    return f"### {name}\n\n`wml-serving {name} {usage}`\n{table}"
+
+
 def _option(option: click.Option) -> tuple[str, str, str]:
     names = ", ".join(f"`{name}`" for name in option.opts)
     if option.multiple:
@@ -125,8 +169,10 @@ def _option(option: click.Option) -> tuple[str, str, str]:
     meaning = option.help or " or ".join(f"`{choice}`" for choice in choices)
     if option.required:
         return names, "required", meaning
-    has_default = isinstance(option.default, str)
-    return names, f"`{option.default}`" if has_default else "", meaning
+    if isinstance(option.envvar, str):
+        meaning += f" Also the variable `{option.envvar}`."
+    is_shown = isinstance(option.default, str | float) and option.default != ""
+    return names, f"`{option.default}`" if is_shown else "", meaning
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:

@@ -142,6 +142,7 @@ class Terminal:
         return os.environ | {  # noqa: TID251
             "PATH": f"{BIN}:{os.environ['PATH']}",  # noqa: TID251
             "WML_SERVING_SERVER": f"127.0.0.1:{self._stand.management_port}",
+            "WML_SERVING_INFERENCE": f"127.0.0.1:{self._stand.port}",
         }
 
     def write(self, name: str, block: Block) -> None:
