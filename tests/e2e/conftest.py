@@ -2,23 +2,38 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.mesh_mlserver import MLServers
+from tests.support.mesh_stand import MeshStand, mesh_stand
 from tests.support.s3 import S3Server
 from tests.support.stand import MLSERVER_BIN, ROOT, Stand, standing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="the long forms of the mesh's scenarios")
+    parser.addoption("--real", action="store_true", help="the mesh's scenarios with real MLServers")
 
 
 @pytest.fixture
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether a scenario takes its time: minutes, with a --timeout to match."""
     return bool(request.config.getoption("--long", default=False))
+
+
+@pytest.fixture
+def make_mesh(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Callable[..., AbstractAsyncContextManager[MeshStand]]:
+    """Starts a mesh of the test's own; with --real beside MLServers."""
+    if not request.config.getoption("--real", default=False):
+        return partial(mesh_stand, tmp_path / "mesh")
+    servers = MLServers(tmp_path / "mlservers", request.getfixturevalue("mnist"))
+    return partial(mesh_stand, tmp_path / "mesh", mlservers=servers)
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,10 @@ A real etcd, real node processes, runtime processes of ours; the checks ask the 
 import asyncio
 import time
 from functools import partial
-from pathlib import Path
 
 from tests.support.mesh_checks import until_quiet
 from tests.support.mesh_client import OK, MeshClient, cut_short, one_of
-from tests.support.mesh_stand import MeshNode, MeshStand, mesh_stand
+from tests.support.mesh_stand import MakeMesh, MeshNode, MeshStand
 
 MB = 1_000_000
 # A client's own keepalive, and that of the nodes, notice a peer that does not answer.
@@ -18,8 +17,8 @@ KEEPALIVE_S = 5.0
 CUT_S = 5.0
 
 
-async def test_killed_node_costs_what_was_in_flight_on_it(tmp_path: Path, is_long: bool):
-    async with mesh_stand(tmp_path, capacity_bytes=10 * MB, traits="load=0.05") as stand:
+async def test_killed_node_costs_what_was_in_flight_on_it(make_mesh: MakeMesh, is_long: bool):
+    async with make_mesh(capacity_bytes=10 * MB, traits="load=0.05") as stand:
         names = await _predictors(stand, 12)
         for victim in stand.nodes if is_long else stand.nodes[1:2]:
             await _until_all_answer(stand, names)
@@ -41,9 +40,9 @@ async def test_killed_node_costs_what_was_in_flight_on_it(tmp_path: Path, is_lon
 
 
 async def test_frozen_node_is_routed_around_and_wakes_up_without_old_answers(
-    tmp_path: Path, is_long: bool
+    make_mesh: MakeMesh, is_long: bool
 ):
-    async with mesh_stand(tmp_path, capacity_bytes=10 * MB, traits="load=0.05") as stand:
+    async with make_mesh(capacity_bytes=10 * MB, traits="load=0.05") as stand:
         names = await _predictors(stand, 9)
         await stand.apply("updated", "version=old")
         await _until_all_answer(stand, [*names, "updated"])
@@ -78,10 +77,8 @@ async def test_frozen_node_is_routed_around_and_wakes_up_without_old_answers(
         await until_quiet(stand)
 
 
-async def test_cut_between_nodes_is_routed_around(tmp_path: Path, is_long: bool):
-    async with mesh_stand(
-        tmp_path, capacity_bytes=10 * MB, traits="load=0.05", is_cuttable=True
-    ) as stand:
+async def test_cut_between_nodes_is_routed_around(make_mesh: MakeMesh, is_long: bool):
+    async with make_mesh(capacity_bytes=10 * MB, traits="load=0.05", is_cuttable=True) as stand:
         names = await _predictors(stand, 9)
         await _until_all_answer(stand, names)
         lonely, *others = stand.nodes
@@ -110,8 +107,8 @@ async def test_cut_between_nodes_is_routed_around(tmp_path: Path, is_long: bool)
         await _until_all_answer(stand, names)
 
 
-async def test_rolling_restart_is_not_seen(tmp_path: Path, is_long: bool):
-    async with mesh_stand(tmp_path, capacity_bytes=12 * MB, traits="load=0.05") as stand:
+async def test_rolling_restart_is_not_seen(make_mesh: MakeMesh, is_long: bool):
+    async with make_mesh(capacity_bytes=12 * MB, traits="load=0.05") as stand:
         names = await _predictors(stand, 20)
         await _until_all_answer(stand, names)
         async with MeshClient(stand.publics, stand.versions) as client:

@@ -4,13 +4,12 @@ A real etcd, real node processes, runtime processes of ours; the checks ask the 
 """
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from tests.support.mesh_checks import until_quiet
 from tests.support.mesh_client import OK, MeshClient, one_of
-from tests.support.mesh_stand import MeshStand, mesh_stand
+from tests.support.mesh_stand import MakeMesh, MeshStand
 
 MB = 1_000_000
 RECOVERY_S = 30.0
@@ -21,9 +20,9 @@ LONG_S = 60.0
 
 @pytest.mark.parametrize("is_wiped", [False, True], ids=["kept", "wiped"])
 async def test_store_that_is_away_is_missed_by_nobody(
-    tmp_path: Path, is_long: bool, is_wiped: bool
+    make_mesh: MakeMesh, is_long: bool, is_wiped: bool
 ):
-    async with mesh_stand(tmp_path, capacity_bytes=5 * MB, traits="load=0.1") as stand:
+    async with make_mesh(capacity_bytes=5 * MB, traits="load=0.1") as stand:
         # The first are idle from now on, and make room for others when these are asked for.
         idle = [f"idle{number}" for number in range(9)]
         hot = [f"hot{number}" for number in range(6)]

@@ -8,18 +8,17 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from tests.support.mesh_checks import counts, until_quiet
 from tests.support.mesh_client import OK, MeshClient, one_of
-from tests.support.mesh_stand import MeshNode, MeshStand, mesh_stand
+from tests.support.mesh_stand import MakeMesh, MeshNode, MeshStand
 
 MB = 1_000_000
 CROWD = 300
 
 
-async def test_twice_as_many_models_as_room_lose_no_request(tmp_path: Path, is_long: bool):
-    async with mesh_stand(tmp_path, capacity_bytes=10 * MB, traits="load=0.05") as stand:
+async def test_twice_as_many_models_as_room_lose_no_request(make_mesh: MakeMesh, is_long: bool):
+    async with make_mesh(capacity_bytes=10 * MB, traits="load=0.05") as stand:
         names = [f"p{number}" for number in range(60)]
         for name in names:
             await stand.apply(name, f"version={name}")
@@ -34,8 +33,8 @@ async def test_twice_as_many_models_as_room_lose_no_request(tmp_path: Path, is_l
         assert counted["loads"] > 60  # there was something to evict
 
 
-async def test_crowd_on_a_cold_model_loads_it_once(tmp_path: Path):
-    async with full_stand(tmp_path) as stand:
+async def test_crowd_on_a_cold_model_loads_it_once(make_mesh: MakeMesh):
+    async with full_stand(make_mesh) as stand:
         await stand.apply("cold", "load=1", maxCopies=1)
         await asyncio.sleep(0.5)
         assert await stand.loads(stand.versions.latest("cold")) == 0
@@ -45,8 +44,8 @@ async def test_crowd_on_a_cold_model_loads_it_once(tmp_path: Path):
         await until_quiet(stand)
 
 
-async def test_crowd_on_a_cold_model_loads_it_once_while_a_node_joins(tmp_path: Path):
-    async with full_stand(tmp_path) as stand:
+async def test_crowd_on_a_cold_model_loads_it_once_while_a_node_joins(make_mesh: MakeMesh):
+    async with full_stand(make_mesh) as stand:
         await stand.apply("cold", "load=2.5", maxCopies=1)
         asking = MeshClient(stand.publics, stand.versions)
         joining = stand.add()
@@ -63,9 +62,9 @@ async def test_crowd_on_a_cold_model_loads_it_once_while_a_node_joins(tmp_path: 
 
 
 async def test_crowd_on_a_cold_model_loads_it_once_while_the_first_choice_is_frozen(
-    tmp_path: Path,
+    make_mesh: MakeMesh,
 ):
-    async with full_stand(tmp_path) as stand:
+    async with full_stand(make_mesh) as stand:
         await stand.apply("cold", "load=0.5", maxCopies=1)
         first = stand.nodes[2]
         await _make_room(stand, first)
@@ -79,8 +78,8 @@ async def test_crowd_on_a_cold_model_loads_it_once_while_the_first_choice_is_fro
         assert await stand.loads(stand.versions.latest("cold")) == 1
 
 
-async def test_hundred_updates_in_a_row_never_step_back(tmp_path: Path):
-    async with mesh_stand(tmp_path, capacity_bytes=6 * MB, traits="load=0.01") as stand:
+async def test_hundred_updates_in_a_row_never_step_back(make_mesh: MakeMesh):
+    async with make_mesh(capacity_bytes=6 * MB, traits="load=0.01") as stand:
         paths = [f"version={number}" for number in range(101)]
         async with watched(stand, "p", paths[0]) as watchers:
             for path in paths[1:]:
@@ -95,8 +94,8 @@ async def test_hundred_updates_in_a_row_never_step_back(tmp_path: Path):
             assert order[-1] == 100
 
 
-async def test_updates_to_and_fro_end_with_the_last_one(tmp_path: Path):
-    async with mesh_stand(tmp_path, capacity_bytes=6 * MB, traits="load=0.05") as stand:
+async def test_updates_to_and_fro_end_with_the_last_one(make_mesh: MakeMesh):
+    async with make_mesh(capacity_bytes=6 * MB, traits="load=0.05") as stand:
         async with watched(stand, "p", "version=a") as watchers:
             for path in ("version=b", "version=a", "version=b") * 3:
                 await stand.apply("p", path, at=random.choice(stand.nodes))
@@ -109,9 +108,9 @@ async def test_updates_to_and_fro_end_with_the_last_one(tmp_path: Path):
 
 
 @contextlib.asynccontextmanager
-async def full_stand(folder: Path) -> AsyncIterator[MeshStand]:
+async def full_stand(make_mesh: MakeMesh) -> AsyncIterator[MeshStand]:
     """Six idle models fill the runtimes, so that a new Predictor is loaded when it is used."""
-    async with mesh_stand(folder, capacity_bytes=2 * MB) as stand:
+    async with make_mesh(capacity_bytes=2 * MB) as stand:
         for number in range(6):
             await stand.apply(f"idle{number}", f"version={number}", maxCopies=1)
         async with MeshClient(stand.publics, stand.versions) as client:

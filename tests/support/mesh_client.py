@@ -15,9 +15,9 @@ import grpc
 import grpc.aio
 
 from mesh.ops.tasks import Tasks
-from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from mesh.wire.pb import kfs_inference_v2_pb2_grpc as kfs_grpc
 from tests.support.mesh_versions import Versions
+from tests.support.stand import mnist_request
 
 OK = "OK"
 WRONG = "WRONG MODEL"
@@ -87,7 +87,7 @@ class MeshClient:
     async def ask(self, name: str, timeout_s: float = 10.0) -> Asked:
         """One request; never raises for how it ends."""
         start_s = time.monotonic()
-        request = kfs.ModelInferRequest(model_name=name, id=str(len(self.asked)))
+        request = mnist_request(name)
         model = details = ""
         try:
             answer = await self._stub.ModelInfer(request, timeout=timeout_s)

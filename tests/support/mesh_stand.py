@@ -30,6 +30,7 @@ from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 from tests.support.etcd import ALONE, Etcd
 from tests.support.mesh_cut import CuttingProxies
+from tests.support.mesh_mlserver import MLServerRuntime, MLServers
 from tests.support.mesh_versions import Versions
 from tests.support.spi_runtime_client import SpiRuntime
 
@@ -51,6 +52,9 @@ MANAGEMENT_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 
+# Makes a stand; its arguments are those of `mesh_stand`.
+MakeMesh = Callable[..., contextlib.AbstractAsyncContextManager["MeshStand"]]
+
 
 async def eventually(
     condition: Callable[[], Awaitable[Any]], what: Callable[[], str], deadline_s: float = DEADLINE_S
@@ -70,7 +74,7 @@ class MeshNode:
     host: str
     folder: Path
     store: Path
-    runtime: SpiRuntime | None
+    runtime: SpiRuntime | MLServerRuntime | None
     announced: str = ""
     options: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
@@ -201,7 +205,8 @@ class MeshNode:
 
 @dataclass
 class MeshStand:
-    """`cuts` is None where the nodes speak to each other directly."""
+    """`cuts` is None where the nodes speak to each other directly, `mlservers` where the runtimes
+    are `spi_runtime`."""
 
     folder: Path
     sockets: Path
@@ -215,6 +220,7 @@ class MeshStand:
     kind: str = "ours"
     cuts: CuttingProxies | None = None
     nodes: list[MeshNode] = field(default_factory=list)
+    mlservers: MLServers | None = None
     versions: Versions = field(default_factory=Versions)
     made: int = 0
 
@@ -289,6 +295,8 @@ class MeshStand:
         }
         model = str(model_id(PredictorName(name), fields))
         self.versions.applied(name, model)
+        if self.mlservers is not None:
+            self.mlservers.provide(path)
         request = pb.ApplyRequest(json=json.dumps(body))
         await (at or self.well[0]).manage.Apply(request, timeout=ASK_S)
         return model
@@ -341,7 +349,10 @@ class MeshStand:
         counts = [await node.runtime.read() for node in self.nodes if node.runtime]
         return sum(count["loads"].get(model, 0) for count in counts)
 
-    def _runtime(self, index: int, host: str) -> SpiRuntime:
+    def _runtime(self, index: int, host: str) -> SpiRuntime | MLServerRuntime:
+        if self.mlservers is not None:
+            socket = self.sockets / f"{index}.sock"
+            return self.mlservers.runtime(index, socket, self.capacity_bytes)
         return SpiRuntime(
             spi=f"unix:{self.sockets}/{index}.sock",
             data=f"{host}:8001",
