@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mesh.agent.holdings import Identity
 from mesh.core.errors import Unavailable
 from mesh.core.ids import NodeId
+from mesh.ops.logs import bound
 from mesh.ops.settings import InvalidSettings
 from mesh.peers.tls import UnusableTls
 from mesh.registry.etcd import EtcdRegistry
@@ -87,8 +88,9 @@ async def joined(settings: MemberSettings) -> AsyncIterator[RunningNode]:
     if beside is not None:
         runtime = GrpcRuntime(beside.adapter, beside.data, identity.id)
     try:
-        async with running_node(identity, registry, runtime, settings.doors) as running:
-            yield running
+        with bound(node=identity.id):
+            async with running_node(identity, registry, runtime, settings.doors) as running:
+                yield running
     except* CannotListen as errors:
         raise StartFailed(str(errors.exceptions[0])) from errors
     finally:

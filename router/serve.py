@@ -22,6 +22,7 @@ from mesh.core.ids import NodeId, PredictorName
 from mesh.local.plan import LocalRuntime, declared_ports, plan
 from mesh.local.process import CannotStart
 from mesh.local.supervisor import Supervisor
+from mesh.ops.logs import bound
 from mesh.registry.journal import FileJournal
 from mesh.registry.memory import MemoryRegistry
 from mesh.runtime.client import GrpcRuntime
@@ -127,8 +128,9 @@ async def _node(
     identity = Identity(NodeId(f"node-{secrets.token_hex(4)}"), settings.runtime.to_spec())
     runtime = GrpcRuntime(f"unix:{adapter}", data_address, identity.id)
     try:
-        async with running_node(identity, registry, runtime, settings.doors) as running:
-            yield running
+        with bound(node=identity.id):
+            async with running_node(identity, registry, runtime, settings.doors) as running:
+                yield running
     except* CannotListen as errors:
         raise StartFailed(str(errors.exceptions[0])) from errors
     finally:

@@ -24,6 +24,7 @@ from mesh.adapters.folders import Folders, in_thread
 from mesh.adapters.model_key import is_safe_id
 from mesh.adapters.port import FileSource, LoadRequest, ModelServer
 from mesh.core.ids import ModelId
+from mesh.ops.logs import bound
 from mesh.ops.tasks import Tasks
 from mesh.storage.port import StorageError
 
@@ -69,12 +70,13 @@ class Flight:
         self._has_slot = False
         self._was_sent = False
         self._stopped_by: AdapterError = LoadStopped(request.model)
-        self._work: asyncio.Task[int | AdapterError] = tasks.spawn(
-            self._in_turn(), f"load-{request.model}"
-        )
-        self.outcome: asyncio.Task[int | AdapterError] = tasks.spawn(
-            self._outcome(), f"loaded-{request.model}"
-        )
+        with bound(model=request.model):
+            self._work: asyncio.Task[int | AdapterError] = tasks.spawn(
+                self._in_turn(), f"load-{request.model}"
+            )
+            self.outcome: asyncio.Task[int | AdapterError] = tasks.spawn(
+                self._outcome(), f"loaded-{request.model}"
+            )
 
     async def join(self) -> int:
         """The size in bytes; raises the AdapterError by which the load ended."""

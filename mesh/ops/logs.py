@@ -66,7 +66,7 @@ def configure(form: LogFormat, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form is LogFormat.JSON else KeyValueFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("botocore", "boto3", "urllib3", "s3transfer"):
+    for chatty in ("botocore", "boto3", "urllib3", "s3transfer", "grpc"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
