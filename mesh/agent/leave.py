@@ -9,7 +9,7 @@ from mesh.agent.errands import Errand
 from mesh.agent.holdings import Holdings, Identity
 from mesh.agent.resolve import Hold
 from mesh.core.ids import ModelId, NodeId
-from mesh.core.placement import Load, Question, decide
+from mesh.core.placement import Decision, Load, Question, decide
 from mesh.core.records import CopyState, NodeState
 from mesh.core.view import View
 from mesh.ops.clock import Clock
@@ -59,10 +59,7 @@ async def _hand_over(host: Host, model: ModelId) -> bool:
     others = [copy for node, copy in host.view.copies(model).items() if node != own]
     if any(copy.state is CopyState.LOADED and _stays(host, copy.node) for copy in others):
         return False
-    question = host.question(model, extra=True)
-    if question is None:
-        return False
-    decision = decide(question)
+    decision = _decide(host, model)
     if not isinstance(decision, Load) or decision.node == own:
         return False
     hold = host.load(model, decision.node, Purpose.EXTRA)
@@ -70,6 +67,18 @@ async def _hand_over(host: Host, model: ModelId) -> bool:
         return False
     await hold.done.wait()
     return True
+
+
+def _decide(host: Host, model: ModelId) -> Decision | None:
+    """Free room first, however busy its node is: what is evicted for it was in use as well."""
+    for is_fill in (True, False):
+        question = host.question(model, fill=is_fill, extra=True)
+        if question is None:
+            return None
+        decision = decide(question)
+        if isinstance(decision, Load):
+            return decision
+    return decision
 
 
 def _stays(host: Host, node: NodeId) -> bool:

@@ -21,10 +21,11 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from mesh.core.ids import PredictorName
 from tests.bench import soak_plan as plans
 from tests.bench.soak_plan import Step
-from tests.support.mesh_checks import counts, until_quiet
-from tests.support.mesh_client import OK, Asked, MeshClient
+from tests.support.mesh_checks import Picture, counts, until_quiet
+from tests.support.mesh_client import Asked, MeshClient
 from tests.support.mesh_stand import MeshNode, MeshStand, mesh_stand
 
 MB = 1_000_000
@@ -59,6 +60,8 @@ class Soak:
     is_store_up: asyncio.Event = field(default_factory=asyncio.Event)
     settling: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
+    # What the last change was confirmed to be; nothing where it was not, and may or may not be so.
+    confirmed: dict[str, str] = field(default_factory=dict)
 
     # The lanes.
 
@@ -155,7 +158,8 @@ class Soak:
                     await self.client.ask_at_once(step.name, CROWD_SIZE, ASK_S)
 
     async def _apply(self, name: str, path: str) -> None:
-        await self.stand.apply(name, path)
+        self.confirmed.pop(name, None)
+        self.confirmed[name] = await self.stand.apply(name, path)
         self.paths[name] = path
         if name not in self.settling or self.settling[name].done():
             self.settling[name] = asyncio.get_running_loop().create_task(self._settle(name))
@@ -187,6 +191,28 @@ class Soak:
         deleting_s = self.deleting_s.get(asked.name)
         is_gone = asked.outcome == grpc.StatusCode.NOT_FOUND.name and deleting_s is not None
         return "deleted" if is_gone and asked.end_s > deleting_s else ""
+
+    # At the end.
+
+    async def ask_all(self) -> list[tuple[MeshNode, Asked]]:
+        """Each Predictor at each node."""
+        answers = []
+        for node in self.stand.nodes:
+            async with MeshClient([node.public], self.stand.versions) as client:
+                answers += [(node, await client.ask(n)) for n in self.stand.versions.names()]
+        return answers
+
+    async def all_answer(self, picture: Picture) -> list[str]:
+        """What is not answered by the model that the store names, or not by the one confirmed."""
+        problems = []
+        for node, asked in await self.ask_all():
+            predictor = picture.predictors.get(PredictorName(asked.name))
+            if predictor is None:
+                if asked.name in self.confirmed:
+                    problems.append(f"{asked.name} is gone")
+            elif {predictor.active, self.confirmed.get(asked.name, asked.model)} != {asked.model}:
+                problems.append(f"{node.public} after all, not {predictor.active}: {asked}")
+        return problems
 
     async def close(self) -> None:
         for task in self.settling.values():
@@ -239,9 +265,9 @@ async def soak(seconds: float, seed: int, folder: Path, without: Sequence[str] =
                 await run.close()
             print("--- all is mended: waiting until it is quiet", flush=True)
             try:
-                await _all_answer(stand)  # what a runtime lost is noticed when it is used
-                await until_quiet(stand, QUIET_S)
-                problems += await _all_answer(stand)
+                await run.ask_all()  # what a runtime lost is noticed when it is used
+                picture = await until_quiet(stand, QUIET_S)
+                problems += await run.all_answer(picture)
             except AssertionError as error:
                 problems.append(str(error))
             counted = await counts(stand)
@@ -258,18 +284,6 @@ async def soak(seconds: float, seed: int, folder: Path, without: Sequence[str] =
                 flush=True,
             )
             return not lost and not problems
-
-
-async def _all_answer(stand: MeshStand) -> list[str]:
-    """Each Predictor, asked at each node: what it should answer with, or what came."""
-    problems = []
-    for node in stand.nodes:
-        async with MeshClient([node.public], stand.versions) as client:
-            for name in stand.versions.names():
-                asked = await client.ask(name)
-                if asked.outcome != OK or asked.model != stand.versions.latest(name):
-                    problems.append(f"{node.public} after all: {asked}")
-    return problems
 
 
 def _report(run: Soak, lost: list[Asked], problems: list[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc.aio
 
+from mesh.core.ids import PredictorName
 from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, Predictor, Record
 from mesh.wire import records
 from tests.support.mesh_stand import MeshNode, MeshStand, eventually
@@ -28,7 +29,7 @@ class Picture:
     """Everything at about one moment. Copies: the state by model and node."""
 
     nodes: dict[str, NodeRecord]
-    predictors: dict[str, Predictor]
+    predictors: dict[PredictorName, Predictor]
     models: dict[str, BackingModel]
     copies: Copies
     claims: tuple[str, ...]

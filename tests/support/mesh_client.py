@@ -112,18 +112,19 @@ class MeshClient:
         rps: float,
         *,
         timeout_s: float = 10.0,
+        burst: int = 1,
         most_in_flight: int = 500,
     ) -> AsyncIterator[None]:
-        """Requests at a steady rate, whatever becomes of those before, for as long as it lasts."""
+        """Requests at a steady rate, `burst` at a time, whatever becomes of those before."""
         tasks = Tasks()
         in_flight: set[asyncio.Task[Asked]] = set()
 
         async def run() -> None:
             next_s = time.monotonic()
             while True:
-                next_s += 1 / rps
+                next_s += burst / rps
                 await asyncio.sleep(next_s - time.monotonic())
-                if len(in_flight) < most_in_flight:
+                for _ in range(min(burst, most_in_flight - len(in_flight))):
                     task = tasks.spawn(self.ask(names(), timeout_s), "ask")
                     in_flight.add(task)
                     task.add_done_callback(in_flight.discard)
