@@ -284,7 +284,8 @@ class Node:
             self.view.nodes,
             self._clock.wall_s(),
             excluded=excluded,
-            fill=fill,
+            # Alone, there is nothing to choose: the copy waits for its room, or is told of none.
+            fill=fill and not self.is_alone,
             extra=extra,
             coming=self.view.loading,
         )

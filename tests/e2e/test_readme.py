@@ -48,9 +48,11 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert process.poll() is None, output.read_text()
         yield output
     finally:
-        children = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C sends
-        process.wait(30)
+        children = []
+        if process.poll() is None:
+            children = psutil.Process(process.pid).children(recursive=True)
+            os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C sends
+            process.wait(30)
         psutil.wait_procs(children, timeout=10)
         left = [child for child in children if child.is_running()]
         for child in left:
