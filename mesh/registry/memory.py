@@ -70,7 +70,10 @@ class MemoryRegistry:
         self._tasks = Tasks()
         self._writer: asyncio.Task[None] | None = None
         self._closed = False
-        self.is_away = False
+
+    @property
+    def is_away(self) -> bool:
+        return self._closed
 
     async def list(self, prefix: str) -> Snapshot:
         self._enter()
@@ -115,7 +118,7 @@ class MemoryRegistry:
 
     async def close(self) -> None:
         """As the port says, but what the journal has begun is finished first."""
-        self._closed = self.is_away = True
+        self._closed = True
         if self._writer is not None:
             await asyncio.wait({self._writer})
         if self._timer is not None:
