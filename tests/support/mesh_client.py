@@ -1,4 +1,7 @@
-"""A client of a mesh as its users have it: one channel over all nodes in turn, without retries.
+"""A client of a mesh as its users have it: one channel over all nodes in turn.
+
+No retry policy: a failed call is a lost one. What gRPC sends anew by itself, because the server
+never saw it (a connection that has just come of age), stays on as it is for everybody.
 
 It keeps what became of each request, and checks each answer against what the Predictor may answer.
 """
@@ -24,7 +27,6 @@ WRONG = "WRONG MODEL"
 ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 CLIENT_OPTIONS = (
     ("grpc.service_config", ROUND_ROBIN),
-    ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 500),

@@ -79,6 +79,7 @@ class MeshNode:
     options: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     is_frozen: bool = field(default=False, init=False)
+    past_lives: int = field(default=0, init=False)
     channel: grpc.aio.Channel | None = field(default=None, init=False)
 
     @property
@@ -100,7 +101,11 @@ class MeshNode:
     @property
     def id(self) -> str:
         """With its incarnation, of the life that is running."""
-        return re.findall(r"wml-serving node (\S+) is up", self.log())[-1]
+        return self.ids()[-1]
+
+    def ids(self) -> list[str]:
+        """Of all its lives so far."""
+        return re.findall(r"wml-serving node (\S+) is up", self.log())
 
     def start(self) -> None:
         command: list[Any] = [BIN / "wml-serving", "node", "--store", self.store]
@@ -112,6 +117,7 @@ class MeshNode:
         if self.runtime is not None:
             command += ["--runtime", self.runtime.spi, "--data", self.runtime.data]
             command += ["--serving-runtime", RUNTIME]
+        self.past_lives = len(self.ids())
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen([*command, *self.options], stdout=log, stderr=log)
         self.is_frozen = False
@@ -148,7 +154,7 @@ class MeshNode:
 
     async def is_ready(self) -> bool:
         assert self.is_running, self.tail()
-        return await self.get("/readyz") == 200
+        return len(self.ids()) > self.past_lives and await self.get("/readyz") == 200
 
     async def get(self, path: str) -> int:
         """The status of its operations port; 0 where nobody answers."""
