@@ -12,7 +12,6 @@ import grpc.aio
 from mesh.agent.engine import Node
 from mesh.core.errors import InvalidRequest, MeshError, ModelNotFound, NoSuchResource
 from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.spec import PredictorSpec
 from mesh.core.transition import Applied, Removed, step
 from mesh.ops.clock import wall_s
 from mesh.wire.documents import load_documents
@@ -44,10 +43,10 @@ class Management(pb_grpc.ManagementServicer):
         """Adds these calls to a server that is for administrators and other nodes alone."""
         pb_grpc.add_ManagementServicer_to_server(self, server)
 
-    async def apply(self, document: object) -> pb.ApplyResponse.Result:
+    async def apply(self, document: object, owner: str = "") -> pb.ApplyResponse.Result:
         """Creates or changes a Predictor, and returns once this node acts on it."""
         spec = parse_predictor(document)
-        outcome = await self._steps.take(spec.name, Applied(spec))
+        outcome = await self._steps.take(spec.name, Applied(spec, owner))
         if outcome.before is None:
             return pb.ApplyResponse.CREATED
         is_same = outcome.revision is None
@@ -57,8 +56,9 @@ class Management(pb_grpc.ManagementServicer):
     async def Apply(self, request: pb.ApplyRequest, context: Context) -> pb.ApplyResponse:  # noqa: N802
         document = _document(request.json)
         if request.dry_run:
-            return pb.ApplyResponse(result=self._would_apply(parse_predictor(document)))
-        return pb.ApplyResponse(result=await self.apply(document))
+            spec = parse_predictor(document)
+            return pb.ApplyResponse(result=self._would_apply(Applied(spec, request.owner)))
+        return pb.ApplyResponse(result=await self.apply(document, request.owner))
 
     @refusing
     async def Get(self, request: pb.GetRequest, context: Context) -> pb.GetResponse:  # noqa: N802
@@ -86,8 +86,8 @@ class Management(pb_grpc.ManagementServicer):
 
     @refusing
     async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteResponse:  # noqa: N802
-        outcome = await self._steps.take(PredictorName(request.name), Removed())
-        if outcome.before is None:
+        outcome = await self._steps.take(PredictorName(request.name), Removed(request.owner))
+        if outcome.before is None or outcome.after is not None:
             raise ModelNotFound(request.name)
         return pb.DeleteResponse()
 
@@ -148,10 +148,10 @@ class Management(pb_grpc.ManagementServicer):
             raise NoSuchResource("model", model)
         return (model,)
 
-    def _would_apply(self, spec: PredictorSpec) -> pb.ApplyResponse.Result:
+    def _would_apply(self, applied: Applied) -> pb.ApplyResponse.Result:
         """What applying it would come to, as this node sees the store."""
-        before = self._node.view.predictors.get(spec.name)
-        after, _ = step(before, Applied(spec), now=wall_s())
+        before = self._node.view.predictors.get(applied.spec.name)
+        after, _ = step(before, applied, now=wall_s())
         if before is None:
             return pb.ApplyResponse.CREATED
         return pb.ApplyResponse.UNCHANGED if after == before else pb.ApplyResponse.CONFIGURED

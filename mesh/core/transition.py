@@ -25,9 +25,10 @@ from mesh.core.spec import PredictorSpec
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Its owner wrote this spec."""
+    """Its owner wrote this spec; `owner` may be empty, for who changes whatever there is."""
 
     spec: PredictorSpec
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +104,12 @@ def step(
 ) -> tuple[Predictor | None, tuple[Effect, ...]]:
     """The Predictor after `event`, None where it does not exist. `now`: seconds since the epoch.
 
-    Retargeted raises ModelNotFound, AlreadyExists or NotAsExpected where a condition of it fails.
+    Applied and Retargeted raise AlreadyExists where the name is another owner's; Retargeted also
+    ModelNotFound or NotAsExpected where a condition of it fails.
     """
     match event:
-        case Applied(spec=spec):
-            return _applied(state, spec, now)
+        case Applied(spec=spec, owner=owner):
+            return _applied(state, spec, owner, now)
         case Retargeted():
             return _retargeted(state, event, now)
         case ModelLoaded(model=model):
@@ -119,13 +121,14 @@ def step(
 
 
 def _applied(
-    state: Predictor | None, spec: PredictorSpec, now: float
+    state: Predictor | None, spec: PredictorSpec, owner: str, now: float
 ) -> tuple[Predictor, tuple[Effect, ...]]:
     wanted = ModelId(f"{spec.name}-{spec.hash}")
     model = BackingModel(wanted, spec.name, spec.canonical, spec.source)
     if state is None:
-        created = Predictor(spec.name, spec.canonical, wanted, wanted, False, now, 1)
+        created = Predictor(spec.name, spec.canonical, wanted, wanted, False, now, 1, owner)
         return _counted(created, spec), (Register(model),)
+    _check_owner(state, owner)
     if state.spec == spec.canonical:
         return state, (Retry(state.target),)
     after = replace(state, spec=spec.canonical, target=wanted, generation=state.generation + 1)
@@ -164,12 +167,16 @@ def _check(state: Predictor | None, event: Retargeted) -> None:
         if event.expected not in ("", event.model.id):
             raise NotAsExpected(f"predictor {event.name!r} does not exist, so it has no target")
         return
-    if event.owner not in ("", state.owner):
-        raise AlreadyExists(f"predictor {event.name!r} belongs to {state.owner or 'nobody'!r}")
+    _check_owner(state, event.owner)
     if event.expected not in ("", state.target) and event.model.id != state.target:
         raise NotAsExpected(
             f"the target of predictor {event.name!r} is {state.target!r}, not {event.expected!r}"
         )
+
+
+def _check_owner(state: Predictor, owner: str) -> None:
+    if owner not in ("", state.owner):
+        raise AlreadyExists(f"predictor {state.name!r} belongs to {state.owner or 'nobody'!r}")
 
 
 def _counted(state: Predictor, spec: PredictorSpec) -> Predictor:

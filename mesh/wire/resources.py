@@ -13,6 +13,8 @@ from mesh.core.status import FailureInfo, PredictorStatus
 
 API_VERSION = "wmlserving.ai.ibm.com/v1"
 PREDICTOR = "Predictor"
+# The annotation that says whose a Predictor is; of what belongs to nobody it is not there.
+OWNER = "wmlserving.ai.ibm.com/owner"
 MODEL, NODE, COPY = "Model", "Node", "Copy"
 UNITS = ("B", "kB", "MB", "GB", "TB")
 UNIT_STEP = 1000
@@ -38,6 +40,7 @@ def predictor_object(
             "name": predictor.name,
             "creationTimestamp": timestamp(predictor.created_s),
             "generation": predictor.generation,
+            **({"annotations": {OWNER: predictor.owner}} if predictor.owner else {}),
         },
         "spec": json.loads(predictor.spec),
         "status": _status(status, endpoints),

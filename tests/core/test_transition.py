@@ -185,6 +185,19 @@ def test_owner_must_match_once_it_is_set_and_none_need_be_given():
         stepped(to(X), to(X, owner="you"))
 
 
+def test_spec_belongs_to_whoever_created_it_and_others_are_refused():
+    state, _ = stepped(Applied(spec("p", "a"), "me"))
+    assert state is not None
+    assert state.owner == "me"
+    for owner in ("", "me"):
+        changed, _ = transition.step(state, Applied(spec("p", "b"), owner), now=9.0)
+        assert (models(changed), changed.owner) == ((B.id, B.id), "me")
+    with pytest.raises(AlreadyExists, match=r"^predictor 'p' belongs to 'me'$"):
+        transition.step(state, Applied(spec("p", "a"), "you"), now=9.0)
+    with pytest.raises(AlreadyExists, match=r"^predictor 'p' belongs to 'nobody'$"):
+        stepped(TO_A, Applied(spec("p", "a"), "me"))
+
+
 def test_expected_target_must_be_the_one_that_there_is():
     assert models(stepped(to(X), to(Y, expected=X.id))[0]) == (Y.id, Y.id)
     assert models(stepped(to(Y), to(Y, expected=X.id))[0]) == (Y.id, Y.id)

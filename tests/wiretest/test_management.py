@@ -223,3 +223,26 @@ async def test_apply_of_what_is_no_predictor_is_invalid(text, problem, dry_run):
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert problem in error.details()
         assert not w.running.node.view.predictors
+
+
+async def test_predictor_belongs_to_who_created_it():
+    async with world() as w:
+
+        async def apply(path: str, owner: str, *, dry_run: bool = False) -> str:
+            text = json.dumps(body(path=path))
+            request = pb.ApplyRequest(json=text, owner=owner, dry_run=dry_run)
+            return pb.ApplyResponse.Result.Name((await w.manage.Apply(request)).result)
+
+        assert await apply("a", "me") == "CREATED"
+        shown = json.loads((await w.manage.Get(pb.GetRequest(name="p"))).json)
+        assert shown["metadata"]["annotations"] == {"wmlserving.ai.ibm.com/owner": "me"}
+        for dry_run in (True, False):
+            error = await refused(apply("b", "you", dry_run=dry_run))
+            assert error.code() is grpc.StatusCode.ALREADY_EXISTS
+            assert error.details() == "predictor 'p' belongs to 'me'"
+        assert await apply("b", "") == "CONFIGURED"
+        error = await refused(w.manage.Delete(pb.DeleteRequest(name="p", owner="you")))
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        assert list(w.running.node.view.predictors) == ["p"]
+        await w.manage.Delete(pb.DeleteRequest(name="p", owner="me"))
+        assert not w.running.node.view.predictors

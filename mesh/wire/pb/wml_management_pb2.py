@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14wml_management.proto\x12\x18wmlserving.management.v1\"Y\n\x0bReadRequest\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.wmlserving.management.v1.Kind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\'\n\tReadEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t\"2\n\x0c\x44rainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x14\n\x0cis_passed_on\x18\x02 \x01(\x08\"\x0f\n\rDrainResponse\"f\n\x14\x46orgetFailureRequest\x12\x13\n\tpredictor\x18\x01 \x01(\tH\x00\x12\x0f\n\x05model\x18\x02 \x01(\tH\x00\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x14\n\x0cis_passed_on\x18\x04 \x01(\x08\x42\x04\n\x02of\";\n\x15\x46orgetFailureResponse\x12\r\n\x05nodes\x18\x01 \x03(\t\x12\x13\n\x0bunreachable\x18\x02 \x03(\t\"-\n\x0c\x41pplyRequest\x12\x0c\n\x04json\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"\x85\x01\n\rApplyResponse\x12>\n\x06result\x18\x01 \x01(\x0e\x32..wmlserving.management.v1.ApplyResponse.Result\"4\n\x06Result\x12\r\n\tUNCHANGED\x10\x00\x12\x0b\n\x07\x43REATED\x10\x01\x12\x0e\n\nCONFIGURED\x10\x02\"\x1a\n\nGetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1b\n\x0bGetResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"\r\n\x0bListRequest\"\x1c\n\x0cListResponse\x12\x0c\n\x04json\x18\x01 \x03(\t\"\x1f\n\x0f\x44\x65scribeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x44\x65scribeResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x1d\n\rDeleteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x1c\n\x0cWatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\nWatchEvent\x12\x0c\n\x04json\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08progress\x18\x03 \x01(\t*4\n\x04Kind\x12\r\n\tPREDICTOR\x10\x00\x12\t\n\x05MODEL\x10\x01\x12\x08\n\x04NODE\x10\x02\x12\x08\n\x04\x43OPY\x10\x03\x32\xde\x06\n\nManagement\x12Z\n\x05\x41pply\x12&.wmlserving.management.v1.ApplyRequest\x1a\'.wmlserving.management.v1.ApplyResponse\"\x00\x12T\n\x03Get\x12$.wmlserving.management.v1.GetRequest\x1a%.wmlserving.management.v1.GetResponse\"\x00\x12W\n\x04List\x12%.wmlserving.management.v1.ListRequest\x1a&.wmlserving.management.v1.ListResponse\"\x00\x12\x63\n\x08\x44\x65scribe\x12).wmlserving.management.v1.DescribeRequest\x1a*.wmlserving.management.v1.DescribeResponse\"\x00\x12]\n\x06\x44\x65lete\x12\'.wmlserving.management.v1.DeleteRequest\x1a(.wmlserving.management.v1.DeleteResponse\"\x00\x12Y\n\x05Watch\x12&.wmlserving.management.v1.WatchRequest\x1a$.wmlserving.management.v1.WatchEvent\"\x00\x30\x01\x12V\n\x04Read\x12%.wmlserving.management.v1.ReadRequest\x1a#.wmlserving.management.v1.ReadEvent\"\x00\x30\x01\x12Z\n\x05\x44rain\x12&.wmlserving.management.v1.DrainRequest\x1a\'.wmlserving.management.v1.DrainResponse\"\x00\x12r\n\rForgetFailure\x12..wmlserving.management.v1.ForgetFailureRequest\x1a/.wmlserving.management.v1.ForgetFailureResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14wml_management.proto\x12\x18wmlserving.management.v1\"Y\n\x0bReadRequest\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.wmlserving.management.v1.Kind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\"\'\n\tReadEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04json\x18\x02 \x01(\t\"2\n\x0c\x44rainRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x14\n\x0cis_passed_on\x18\x02 \x01(\x08\"\x0f\n\rDrainResponse\"f\n\x14\x46orgetFailureRequest\x12\x13\n\tpredictor\x18\x01 \x01(\tH\x00\x12\x0f\n\x05model\x18\x02 \x01(\tH\x00\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x14\n\x0cis_passed_on\x18\x04 \x01(\x08\x42\x04\n\x02of\";\n\x15\x46orgetFailureResponse\x12\r\n\x05nodes\x18\x01 \x03(\t\x12\x13\n\x0bunreachable\x18\x02 \x03(\t\"<\n\x0c\x41pplyRequest\x12\x0c\n\x04json\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\x12\r\n\x05owner\x18\x03 \x01(\t\"\x85\x01\n\rApplyResponse\x12>\n\x06result\x18\x01 \x01(\x0e\x32..wmlserving.management.v1.ApplyResponse.Result\"4\n\x06Result\x12\r\n\tUNCHANGED\x10\x00\x12\x0b\n\x07\x43REATED\x10\x01\x12\x0e\n\nCONFIGURED\x10\x02\"\x1a\n\nGetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1b\n\x0bGetResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"\r\n\x0bListRequest\"\x1c\n\x0cListResponse\x12\x0c\n\x04json\x18\x01 \x03(\t\"\x1f\n\x0f\x44\x65scribeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\" \n\x10\x44\x65scribeResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\",\n\rDeleteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\"\x10\n\x0e\x44\x65leteResponse\"\x1c\n\x0cWatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\":\n\nWatchEvent\x12\x0c\n\x04json\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08progress\x18\x03 \x01(\t*4\n\x04Kind\x12\r\n\tPREDICTOR\x10\x00\x12\t\n\x05MODEL\x10\x01\x12\x08\n\x04NODE\x10\x02\x12\x08\n\x04\x43OPY\x10\x03\x32\xde\x06\n\nManagement\x12Z\n\x05\x41pply\x12&.wmlserving.management.v1.ApplyRequest\x1a\'.wmlserving.management.v1.ApplyResponse\"\x00\x12T\n\x03Get\x12$.wmlserving.management.v1.GetRequest\x1a%.wmlserving.management.v1.GetResponse\"\x00\x12W\n\x04List\x12%.wmlserving.management.v1.ListRequest\x1a&.wmlserving.management.v1.ListResponse\"\x00\x12\x63\n\x08\x44\x65scribe\x12).wmlserving.management.v1.DescribeRequest\x1a*.wmlserving.management.v1.DescribeResponse\"\x00\x12]\n\x06\x44\x65lete\x12\'.wmlserving.management.v1.DeleteRequest\x1a(.wmlserving.management.v1.DeleteResponse\"\x00\x12Y\n\x05Watch\x12&.wmlserving.management.v1.WatchRequest\x1a$.wmlserving.management.v1.WatchEvent\"\x00\x30\x01\x12V\n\x04Read\x12%.wmlserving.management.v1.ReadRequest\x1a#.wmlserving.management.v1.ReadEvent\"\x00\x30\x01\x12Z\n\x05\x44rain\x12&.wmlserving.management.v1.DrainRequest\x1a\'.wmlserving.management.v1.DrainResponse\"\x00\x12r\n\rForgetFailure\x12..wmlserving.management.v1.ForgetFailureRequest\x1a/.wmlserving.management.v1.ForgetFailureResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wml_management_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KIND']._serialized_start=907
-  _globals['_KIND']._serialized_end=959
+  _globals['_KIND']._serialized_start=937
+  _globals['_KIND']._serialized_end=989
   _globals['_READREQUEST']._serialized_start=50
   _globals['_READREQUEST']._serialized_end=139
   _globals['_READEVENT']._serialized_start=141
@@ -46,31 +46,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FORGETFAILURERESPONSE']._serialized_start=355
   _globals['_FORGETFAILURERESPONSE']._serialized_end=414
   _globals['_APPLYREQUEST']._serialized_start=416
-  _globals['_APPLYREQUEST']._serialized_end=461
-  _globals['_APPLYRESPONSE']._serialized_start=464
-  _globals['_APPLYRESPONSE']._serialized_end=597
-  _globals['_APPLYRESPONSE_RESULT']._serialized_start=545
-  _globals['_APPLYRESPONSE_RESULT']._serialized_end=597
-  _globals['_GETREQUEST']._serialized_start=599
-  _globals['_GETREQUEST']._serialized_end=625
-  _globals['_GETRESPONSE']._serialized_start=627
-  _globals['_GETRESPONSE']._serialized_end=654
-  _globals['_LISTREQUEST']._serialized_start=656
-  _globals['_LISTREQUEST']._serialized_end=669
-  _globals['_LISTRESPONSE']._serialized_start=671
-  _globals['_LISTRESPONSE']._serialized_end=699
-  _globals['_DESCRIBEREQUEST']._serialized_start=701
-  _globals['_DESCRIBEREQUEST']._serialized_end=732
-  _globals['_DESCRIBERESPONSE']._serialized_start=734
-  _globals['_DESCRIBERESPONSE']._serialized_end=766
-  _globals['_DELETEREQUEST']._serialized_start=768
-  _globals['_DELETEREQUEST']._serialized_end=797
-  _globals['_DELETERESPONSE']._serialized_start=799
-  _globals['_DELETERESPONSE']._serialized_end=815
-  _globals['_WATCHREQUEST']._serialized_start=817
-  _globals['_WATCHREQUEST']._serialized_end=845
-  _globals['_WATCHEVENT']._serialized_start=847
-  _globals['_WATCHEVENT']._serialized_end=905
-  _globals['_MANAGEMENT']._serialized_start=962
-  _globals['_MANAGEMENT']._serialized_end=1824
+  _globals['_APPLYREQUEST']._serialized_end=476
+  _globals['_APPLYRESPONSE']._serialized_start=479
+  _globals['_APPLYRESPONSE']._serialized_end=612
+  _globals['_APPLYRESPONSE_RESULT']._serialized_start=560
+  _globals['_APPLYRESPONSE_RESULT']._serialized_end=612
+  _globals['_GETREQUEST']._serialized_start=614
+  _globals['_GETREQUEST']._serialized_end=640
+  _globals['_GETRESPONSE']._serialized_start=642
+  _globals['_GETRESPONSE']._serialized_end=669
+  _globals['_LISTREQUEST']._serialized_start=671
+  _globals['_LISTREQUEST']._serialized_end=684
+  _globals['_LISTRESPONSE']._serialized_start=686
+  _globals['_LISTRESPONSE']._serialized_end=714
+  _globals['_DESCRIBEREQUEST']._serialized_start=716
+  _globals['_DESCRIBEREQUEST']._serialized_end=747
+  _globals['_DESCRIBERESPONSE']._serialized_start=749
+  _globals['_DESCRIBERESPONSE']._serialized_end=781
+  _globals['_DELETEREQUEST']._serialized_start=783
+  _globals['_DELETEREQUEST']._serialized_end=827
+  _globals['_DELETERESPONSE']._serialized_start=829
+  _globals['_DELETERESPONSE']._serialized_end=845
+  _globals['_WATCHREQUEST']._serialized_start=847
+  _globals['_WATCHREQUEST']._serialized_end=875
+  _globals['_WATCHEVENT']._serialized_start=877
+  _globals['_WATCHEVENT']._serialized_end=935
+  _globals['_MANAGEMENT']._serialized_start=992
+  _globals['_MANAGEMENT']._serialized_end=1854
 # @@protoc_insertion_point(module_scope)

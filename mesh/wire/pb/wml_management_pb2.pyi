@@ -69,12 +69,14 @@ class ForgetFailureResponse(_message.Message):
     def __init__(self, nodes: _Optional[_Iterable[str]] = ..., unreachable: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("json", "dry_run")
+    __slots__ = ("json", "dry_run", "owner")
     JSON_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     json: str
     dry_run: bool
-    def __init__(self, json: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+    owner: str
+    def __init__(self, json: _Optional[str] = ..., dry_run: _Optional[bool] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
     __slots__ = ("result",)
@@ -125,10 +127,12 @@ class DescribeResponse(_message.Message):
     def __init__(self, json: _Optional[str] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "owner")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    owner: str
+    def __init__(self, name: _Optional[str] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class DeleteResponse(_message.Message):
     __slots__ = ()
