@@ -23,6 +23,7 @@ from router.administration import Administration
 from router.description import describe, progress
 from router.reading import read, show_predictor
 from router.refusal import Context, refuse, refusing
+from router.runtimes import set_runtimes
 from router.steps import Steps
 
 LISTED_AT_ONCE = 100
@@ -107,6 +108,13 @@ class Management(pb_grpc.ManagementServicer):
             models, node, is_passed_on=request.is_passed_on
         )
         return pb.ForgetFailureResponse(nodes=forgotten.nodes, unreachable=forgotten.unreachable)
+
+    @refusing
+    async def SetRuntimes(  # noqa: N802
+        self, request: pb.SetRuntimesRequest, context: Context
+    ) -> pb.SetRuntimesResponse:
+        await set_runtimes(request.json, self._steps)
+        return pb.SetRuntimesResponse()
 
     async def Read(  # noqa: N802
         self, request: pb.ReadRequest, context: Context

@@ -1,8 +1,9 @@
 """What the mesh management API says of a model and of a vmodel, from the view alone."""
 
 from mesh.core.ids import ModelId, PredictorName
-from mesh.core.placement import missing_runtime, remembered_failures
+from mesh.core.placement import remembered_failures
 from mesh.core.records import CopyState, Predictor
+from mesh.core.runtimes import missing_runtime
 from mesh.core.status import ModelState, model_state
 from mesh.core.view import View
 from mesh.wire.pb import model_mesh_pb2 as pb
@@ -32,7 +33,7 @@ def model_status(view: View, model: ModelId, *, now: float) -> pb.ModelStatusInf
         return Status(status=Status.NOT_FOUND)
     copies = sorted(view.copies(model).values(), key=lambda copy: (-copy.since_s, copy.node))
     errors = [copy.reason for copy in remembered_failures(copies, now=now)]
-    if missing := missing_runtime(record, view.nodes.values()):
+    if missing := missing_runtime(record, view.nodes.values(), view.runtimes):
         errors.append(missing.message)
     return Status(
         status=STATES[model_state(model, view, now=now)],

@@ -1,4 +1,4 @@
-"""Predictors, models, nodes and copies as resources: all that there are, and then each change.
+"""What there is, as resources: all of a kind, and then each change.
 
 A reader that is slow misses states in between, never the last one: what changed is a set of keys.
 """
@@ -10,8 +10,17 @@ from dataclasses import dataclass
 
 from mesh.agent.engine import Node
 from mesh.core.errors import ModelNotFound, NoSuchResource
-from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.records import BackingModel, CopyRecord, NodeRecord, Predictor, Record
+from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
+from mesh.core.records import (
+    BackingModel,
+    CopyRecord,
+    NodeRecord,
+    Predictor,
+    Record,
+    RuntimeRecord,
+    RuntimeWish,
+)
+from mesh.core.runtimes import supporting
 from mesh.core.status import model_state, predictor_status
 from mesh.core.view import View
 from mesh.ops.clock import wall_s
@@ -20,19 +29,23 @@ from mesh.wire.pb import wml_management_pb2 as pb
 
 Key = tuple[str, ...]
 Resource = dict[str, object]
+# What a runtime shows is counted over all Predictors: a burst of changes is counted once.
+COUNT_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
     """One kind: which keys there are, what a key shows (None: nothing), and what a change concerns.
 
-    A key has the parts of the resource's name.
+    A key has the parts of the resource's name. A change is shown after `pause_s`, with what else
+    has changed by then.
     """
 
     kind: str
     keys: Callable[[View], Iterable[Key]]
     show: Callable[[View, Key], Resource | None]
     concerned: Callable[[View, type[Record], Key], Iterable[Key]]
+    pause_s: float = 0.0
 
 
 async def read(
@@ -66,6 +79,7 @@ async def read(
             if not request.follow:
                 return
             await stirred.wait()
+            await asyncio.sleep(shelf.pause_s)
     finally:
         node.view.readers.discard(look)
 
@@ -110,6 +124,13 @@ def _shelves(endpoints: resources.Endpoints) -> dict[int, Shelf]:
             _show_copy,
             _copies_by,
         ),
+        pb.RUNTIME: Shelf(
+            "runtime",
+            lambda view: ((runtime,) for runtime in view.runtimes),
+            _show_runtime,
+            _runtimes_by,
+            COUNT_S,
+        ),
     }
 
 
@@ -131,6 +152,27 @@ def _show_node(view: View, key: Key) -> Resource | None:
 def _show_copy(view: View, key: Key) -> Resource | None:
     copy = view.copies(ModelId(key[0])).get(NodeId(key[1]))
     return None if copy is None else resources.copy_resource(copy)
+
+
+def _show_runtime(view: View, key: Key) -> Resource | None:
+    runtime = view.runtimes.get(RuntimeName(key[0]))
+    if runtime is None:
+        return None
+    wish = view.wishes.get(runtime.name)
+    uses = (node.newest_use_s for node in view.nodes.values() if node.runtime == runtime.name)
+    return resources.runtime_resource(
+        runtime,
+        wanted_s=0.0 if wish is None else wish.wanted_s,
+        last_use_s=max(uses, default=0.0),
+        predictors=_predictors_on(runtime, view),
+    )
+
+
+def _predictors_on(runtime: RuntimeRecord, view: View) -> int:
+    """The Predictors with a model that may be placed on it."""
+    only = {runtime.name: runtime}
+    models = [it.id for it in view.models.values() if supporting(it.source, only)]
+    return len({name for model in models for name in view.names(model)})
 
 
 def _predictors_by(view: View, kind: type[Record], key: Key) -> Iterable[Key]:
@@ -156,3 +198,9 @@ def _nodes_by(view: View, kind: type[Record], key: Key) -> Iterable[Key]:
 
 def _copies_by(view: View, kind: type[Record], key: Key) -> Iterable[Key]:
     return [key] if kind is CopyRecord else []
+
+
+def _runtimes_by(view: View, kind: type[Record], key: Key) -> Iterable[Key]:
+    if kind in (RuntimeRecord, RuntimeWish):
+        return [key]
+    return [] if kind is CopyRecord else [(runtime,) for runtime in view.runtimes]

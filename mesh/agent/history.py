@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.placement import missing_runtime
 from mesh.core.records import CopyRecord, CopyState, Predictor
+from mesh.core.runtimes import missing_runtime
 from mesh.core.view import View
 
 MAX_ENTRIES = 20
@@ -113,7 +113,7 @@ class History:
         """A model that no runtime can serve has no copy that could fail."""
         target = past.predictor.target
         model = self._view.models.get(target)
-        missing = model and missing_runtime(model, self._view.nodes.values())
+        missing = model and missing_runtime(model, self._view.nodes.values(), self._view.runtimes)
         problem = missing.message if missing else ""
         if problem and problem != past.problem:
             past.add([Happening(self._now(), "Failed", target, problem)])

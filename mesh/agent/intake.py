@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
 from mesh.core.view import View
 from mesh.registry.port import Change
 from mesh.wire import records
@@ -60,6 +60,10 @@ def _drop(view: View, prefix: str, names: tuple[str, ...]) -> frozenset[Predicto
             return view.drop_copy(ModelId(names[0]), NodeId(names[1]))
         case records.NODES:
             return _drop_node(view, NodeId(names[0]))
+        case records.RUNTIMES:
+            return view.drop_runtime(RuntimeName(names[0]))
+        case records.WANTED:
+            return view.drop_wish(RuntimeName(names[0]))
     return frozenset()
 
 

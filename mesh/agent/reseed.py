@@ -1,4 +1,5 @@
-"""A store that lost data gets back what the nodes know: Predictors and backing models, create-only.
+"""A store that lost data gets back what the nodes know: Predictors, backing models and runtimes,
+create-only.
 
 Nodes announce their own records by themselves. Of the rest each node has a view; the first of them
 in rendezvous order writes what is missing, the next ones half a second later what is missing yet. A
@@ -12,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from mesh.core.errors import Conflict, Unavailable
-from mesh.core.ids import ModelId, PredictorName, Revision
+from mesh.core.ids import ModelId, PredictorName, Revision, RuntimeName
 from mesh.core.view import View
 from mesh.ops.tasks import Tasks
 from mesh.registry.port import Absent, Change, Op, Put, Registry
@@ -46,7 +47,7 @@ class Reseed:
 
     def reset(self, missing: Iterable[str], *, rank: int) -> None:
         """The store lacks these keys all at once; `rank` says when it is this node's turn."""
-        ours = (records.PREDICTORS, records.MODELS)
+        ours = (records.PREDICTORS, records.MODELS, records.RUNTIMES)
         self._missing = dict.fromkeys(sorted(key for key in missing if key.startswith(ours)))
         if self._missing:
             log.warning("store lost data", extra={"keys": len(self._missing), "rank": rank})
@@ -92,6 +93,9 @@ class Reseed:
         if prefix == records.PREDICTORS:
             predictor = self._view.predictors.get(PredictorName(names[0]))
             return None if predictor is None else records.encode(predictor)
+        if prefix == records.RUNTIMES:
+            runtime = self._view.runtimes.get(RuntimeName(names[0]))
+            return None if runtime is None else records.encode(runtime)
         model = self._view.models.get(ModelId(names[0]))
         # One that a Predictor gave up while the store had lost it: no deletion will be seen of it.
         is_left = model is not None and model.auto_delete and not self._view.names(model.id)

@@ -13,13 +13,12 @@ from mesh.core.errors import (
     MeshError,
     ModelLoadFailed,
     NoCapacity,
-    NoSupportingRuntime,
-    RuntimeNotRecognized,
     Unavailable,
 )
 from mesh.core.ids import NodeId, RuntimeName
 from mesh.core.placement_order import Sorter, Wish, best
 from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, NodeState
+from mesh.core.runtimes import Runtimes, awaited, missing_runtime
 from mesh.core.spec import ModelSource, ModelType, RuntimeSpec
 
 FAILURE_MEMORY_S = 900.0
@@ -50,10 +49,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A copy is on its way, in or out, on these nodes: decide again when it changes."""
+    """A copy is on its way, in or out, on these nodes: decide again when it changes.
+
+    With `runtimes`, instead, a node of one of these is: there is none that is fit yet.
+    """
 
     nodes: tuple[NodeId, ...]
     reason: str
+    runtimes: tuple[RuntimeName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ class Question:
     `type:version`, `type` or "_default". `coming` counts the copies Loading on a node, as
     `View.loading` does: nodes announce what they have used a little late. `first_seen_s` says
     since when a node is known at an address, and `lost_failures` when the model failed on nodes
-    that are gone, by address: so that a node that restarts is not taken for a new one.
+    that are gone, by address: so that a node that restarts is not taken for a new one. `runtimes`
+    are those of which nodes may yet come.
     """
 
     model: BackingModel
@@ -105,6 +109,7 @@ class Question:
     coming: Callable[[NodeId], int] = _none_coming
     first_seen_s: Mapping[str, float] = field(default_factory=dict)
     lost_failures: Mapping[str, float] = field(default_factory=dict)
+    runtimes: Runtimes = field(default_factory=dict)
 
 
 def decide(question: Question, *, sorters: Sequence[Sorter] | None = None) -> Decision:
@@ -127,6 +132,8 @@ def decide(question: Question, *, sorters: Sequence[Sorter] | None = None) -> De
     unloading = () if question.extra else _nodes_in(question, CopyState.UNLOADING)
     if unloading:
         return Wait(unloading, "unloading")
+    if runtimes := _coming(question):
+        return Wait((), "its runtime has no node", runtimes)
     return Refuse(_refusal(question, verdicts))
 
 
@@ -315,6 +322,15 @@ def _lost_failures(question: Question) -> dict[str, float]:
     return {at: since_s for at, since_s in lost if not is_failure_expired(since_s, question.now)}
 
 
+def _coming(question: Question) -> tuple[RuntimeName, ...]:
+    """The runtimes of which a node is to come before the model can be loaded."""
+    if question.extra or remembered_failures(question.copies.values(), now=question.now):
+        return ()
+    source, nodes = question.model.source, question.nodes
+    found = awaited(source, nodes, question.runtimes, excluded=question.excluded)
+    return tuple(runtime.name for runtime in found)
+
+
 def _refusal(question: Question, verdicts: Mapping[NodeId, str]) -> MeshError:
     source, model = question.model.source, question.model.id
     if NO_ROOM in verdicts.values():
@@ -322,23 +338,8 @@ def _refusal(question: Question, verdicts: Mapping[NodeId, str]) -> MeshError:
     failures = remembered_failures(question.copies.values(), now=question.now)
     if failures:
         return ModelLoadFailed(failures[0].reason, model=model, node=failures[0].node)
-    if missing := missing_runtime(question.model, question.nodes.values()):
+    if missing := missing_runtime(question.model, question.nodes.values(), question.runtimes):
         return missing
     if question.extra:
         return NoCapacity("no node is left for another copy", model=model)
     return Unavailable(f"no node can serve {source.type} just now", model=model)
-
-
-def missing_runtime(
-    model: BackingModel, nodes: Iterable[NodeRecord]
-) -> NoSupportingRuntime | RuntimeNotRecognized | None:
-    """Why no runtime of these nodes may ever serve the model; None where one may."""
-    source = model.source
-    offers = [
-        RuntimeSpec(node.runtime, node.model_types) for node in nodes if node.runtime is not None
-    ]
-    if any(offer.supports(source) for offer in offers):
-        return None
-    if source.runtime is not None:
-        return RuntimeNotRecognized(source.runtime)
-    return NoSupportingRuntime(str(source.type))

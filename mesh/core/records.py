@@ -30,6 +30,14 @@ class NodeState(StrEnum):
     DRAINING = "Draining"
 
 
+class RuntimeState(StrEnum):
+    """ZERO: it has no pod, and none is to be. STARTING: none of its pods is ready yet."""
+
+    ZERO = "Zero"
+    STARTING = "Starting"
+    RUNNING = "Running"
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
     """A stable name.
@@ -87,8 +95,9 @@ class NodeRecord:
 
     `address` is where its peers reach it, as a gRPC target. `loading` counts the loads under way,
     `rps` is requests a second over its last half minute, `oldest_use_s` the time of the use that is
-    longest ago among its copies (seconds since the epoch, 0 where it has none). These, with
-    `used_bytes`, are a little behind: they are announced once a second at most.
+    longest ago among its copies and `newest_use_s` that of the last one (seconds since the epoch, 0
+    where there was none). These, with `used_bytes`, are a little behind: they are announced once a
+    second at most.
     """
 
     id: NodeId
@@ -103,7 +112,30 @@ class NodeRecord:
     loading: int = 0
     rps: float = 0.0
     oldest_use_s: float = 0.0
+    newest_use_s: float = 0.0
     joined_s: float = 0.0
 
 
-Record = Predictor | BackingModel | CopyRecord | NodeRecord
+@dataclass(frozen=True, slots=True)
+class RuntimeRecord:
+    """A ServingRuntime of which somebody starts and stops nodes; there may be none of them now.
+
+    `since_s` is when it entered its state, in seconds since the epoch; `model_types` those that it
+    takes without being named.
+    """
+
+    name: RuntimeName
+    state: RuntimeState
+    since_s: float = 0.0
+    model_types: frozenset[ModelType] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeWish:
+    """When a request or a load last waited for a runtime that has no node, as far as is written."""
+
+    runtime: RuntimeName
+    wanted_s: float
+
+
+Record = Predictor | BackingModel | CopyRecord | NodeRecord | RuntimeRecord | RuntimeWish

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mesh.core.ids import ModelId
-from mesh.core.placement import missing_runtime, remembered_failures
+from mesh.core.placement import remembered_failures
 from mesh.core.records import CopyRecord, CopyState, Predictor
+from mesh.core.runtimes import missing_runtime, pending, unhealthy_since_s
 from mesh.core.view import View
+
+RUNTIME_UNHEALTHY = "RuntimeUnhealthy"
+RUNTIME_UNHEALTHY_MESSAGE = "Waiting for supporting runtime Pod to become available"
 
 
 class ModelState(StrEnum):
-    """PENDING: its runtime has no pod. STANDBY: known, loaded nowhere, loads on use."""
+    """PENDING: its runtime has no pod yet. STANDBY: known, loaded nowhere, loads on use."""
 
     PENDING = "Pending"
     STANDBY = "Standby"
@@ -62,7 +66,8 @@ def predictor_status(predictor: Predictor, view: View, *, now: float) -> Predict
     if is_moving:
         copies += view.copies(predictor.target).values()
     return PredictorStatus(
-        is_available=active is not ModelState.FAILED,
+        is_available=active is not ModelState.FAILED
+        and (active is not ModelState.PENDING or _unhealthy(predictor.active, view, now) is None),
         active_state=active,
         target_state=target,
         transition=_transition(target),
@@ -83,9 +88,12 @@ def model_state(model: ModelId, view: View, *, now: float) -> ModelState:
     if remembered_failures(copies, now=now):
         return ModelState.FAILED
     record = view.models.get(model)
-    if record is not None and missing_runtime(record, view.nodes.values()) is not None:
+    if record is None:
+        return ModelState.STANDBY
+    if missing_runtime(record, view.nodes.values(), view.runtimes) is not None:
         return ModelState.FAILED
-    return ModelState.STANDBY
+    is_pending = bool(pending(record.source, view.nodes, view.runtimes))
+    return ModelState.PENDING if is_pending else ModelState.STANDBY
 
 
 def _transition(target: ModelState | None) -> TransitionStatus:
@@ -109,9 +117,22 @@ def _failure(predictor: Predictor, view: View, now: float) -> FailureInfo | None
         record = view.models.get(model)
         if record is None:
             continue
-        if (missing := missing_runtime(record, view.nodes.values())) is not None:
+        if (missing := missing_runtime(record, view.nodes.values(), view.runtimes)) is not None:
             return FailureInfo(missing.reason, missing.message, model)
+        if (unhealthy := _unhealthy(model, view, now)) is not None:
+            return unhealthy
     return None
+
+
+def _unhealthy(model: ModelId, view: View, now: float) -> FailureInfo | None:
+    """That its runtime has been starting for too long."""
+    record = view.models.get(model)
+    if record is None or model_state(model, view, now=now) is not ModelState.PENDING:
+        return None
+    since_s = unhealthy_since_s(pending(record.source, view.nodes, view.runtimes), now=now)
+    if since_s is None:
+        return None
+    return FailureInfo(RUNTIME_UNHEALTHY, RUNTIME_UNHEALTHY_MESSAGE, model, time_s=since_s)
 
 
 def _has_loaded(copies: Iterable[CopyRecord]) -> bool:

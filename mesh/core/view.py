@@ -7,8 +7,20 @@ either. `put` and `drop` return the names of the Predictors that the change conc
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 
-from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, Predictor, Record
+from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
+from mesh.core.records import (
+    BackingModel,
+    CopyRecord,
+    CopyState,
+    NodeRecord,
+    NodeState,
+    Predictor,
+    Record,
+    RuntimeRecord,
+    RuntimeWish,
+)
+from mesh.core.runtimes import offer
+from mesh.core.spec import RuntimeSpec
 
 NO_COPIES: Mapping[NodeId, CopyRecord] = {}
 NO_MODELS: Set[ModelId] = frozenset()
@@ -22,12 +34,15 @@ Reader = Callable[[type[Record], tuple[str, ...]], None]
 class View:
     """Read its mappings freely; change it by `put` and `drop` alone.
 
-    `readers` are told of each change, once it is made; they must not change it themselves.
+    `readers` are told of each change, once it is made; they must not change it themselves. A change
+    of what runtimes there are concerns the Predictors that show it: they are told of those, too.
     """
 
     predictors: dict[PredictorName, Predictor] = field(default_factory=dict)
     models: dict[ModelId, BackingModel] = field(default_factory=dict)
     nodes: dict[NodeId, NodeRecord] = field(default_factory=dict)
+    runtimes: dict[RuntimeName, RuntimeRecord] = field(default_factory=dict)
+    wishes: dict[RuntimeName, RuntimeWish] = field(default_factory=dict)
     readers: set[Reader] = field(default_factory=set)
     _copies: dict[ModelId, dict[NodeId, CopyRecord]] = field(default_factory=dict)
     _held: dict[NodeId, set[ModelId]] = field(default_factory=dict)
@@ -75,9 +90,19 @@ class View:
                 _note(self._loading, record, is_in=record.state is CopyState.LOADING)
                 self._tell(CopyRecord, record.model, record.node)
                 return self.names(record.model)
-            case NodeRecord():  # pragma: no branch - the last of the union
+            case NodeRecord():
+                before = self.nodes.get(record.id)
                 self.nodes[record.id] = record
                 self._tell(NodeRecord, record.id)
+                return self._offered(before, record)
+            case RuntimeRecord():
+                known = self.runtimes.get(record.name)
+                self.runtimes[record.name] = record
+                self._tell(RuntimeRecord, record.name)
+                return self._shown_by(known, record)
+            case RuntimeWish():  # pragma: no branch - the last of the union
+                self.wishes[record.runtime] = record
+                self._tell(RuntimeWish, record.runtime)
                 return frozenset()
 
     def drop_predictor(self, name: PredictorName) -> frozenset[PredictorName]:
@@ -102,9 +127,53 @@ class View:
         return self.names(model)
 
     def drop_node(self, node: NodeId) -> frozenset[PredictorName]:
-        self.nodes.pop(node, None)
+        before = self.nodes.pop(node, None)
         self._tell(NodeRecord, node)
+        return self._offered(before, None)
+
+    def drop_runtime(self, name: RuntimeName) -> frozenset[PredictorName]:
+        known = self.runtimes.pop(name, None)
+        self._tell(RuntimeRecord, name)
+        return self._shown_by(known, None)
+
+    def drop_wish(self, runtime: RuntimeName) -> frozenset[PredictorName]:
+        self.wishes.pop(runtime, None)
+        self._tell(RuntimeWish, runtime)
         return frozenset()
+
+    def _offered(
+        self, before: NodeRecord | None, after: NodeRecord | None
+    ) -> frozenset[PredictorName]:
+        """The Predictors of a known runtime that show a difference: by the first or last node of
+        it in a state.
+        """
+        moved = {_standing(before)} ^ {_standing(after)}
+        if not self.runtimes or not moved:
+            return frozenset()
+        changed = after or before
+        others = (node for node in self.nodes.values() if node.id != (changed and changed.id))
+        moved -= {_standing(node) for node in others}
+        return self._unserved([standing[1] for standing in moved if standing is not None])
+
+    def _shown_by(
+        self, before: RuntimeRecord | None, after: RuntimeRecord | None
+    ) -> frozenset[PredictorName]:
+        runtimes = [it for it in (before, after) if it is not None]
+        return self._unserved([RuntimeSpec(it.name, it.model_types) for it in runtimes])
+
+    def _unserved(self, runtimes: list[RuntimeSpec | None]) -> frozenset[PredictorName]:
+        """The Predictors of a model that is loaded nowhere and that one of these supports."""
+        offers = {runtime for runtime in runtimes if runtime is not None}
+        names = frozenset(
+            name
+            for model, record in self.models.items()
+            if not any(it.state is CopyState.LOADED for it in self.copies(model).values())
+            and any(runtime.supports(record.source) for runtime in offers)
+            for name in self.names(model)
+        )
+        for name in sorted(names):
+            self._tell(Predictor, name)
+        return names
 
     def _tell(self, kind: type[Record], *key: str) -> None:
         for reader in tuple(self.readers):
@@ -120,6 +189,10 @@ class View:
         if after is not None:
             for model in {after.active, after.target}:
                 self._names.setdefault(model, set()).add(after.name)
+
+
+def _standing(node: NodeRecord | None) -> tuple[NodeState, RuntimeSpec | None] | None:
+    return None if node is None else (node.state, offer(node))
 
 
 def _note(index: dict[NodeId, set[ModelId]], record: CopyRecord, *, is_in: bool) -> None:

@@ -19,6 +19,9 @@ from mesh.core.records import (
     NodeState,
     Predictor,
     Record,
+    RuntimeRecord,
+    RuntimeState,
+    RuntimeWish,
 )
 from mesh.core.spec import ModelSource, ModelType
 
@@ -27,6 +30,8 @@ MODELS = "models/"
 COPIES = "copies/"
 NODES = "nodes/"
 CLAIMS = "claims/"
+RUNTIMES = "runtimes/"
+WANTED = "wanted/"
 
 
 class Unreadable(Exception):
@@ -56,6 +61,14 @@ def claim_key(model: ModelId) -> str:
 
 def node_key(node: NodeId) -> str:
     return NODES + quote(node, safe="")
+
+
+def runtime_key(runtime: RuntimeName) -> str:
+    return RUNTIMES + quote(runtime, safe="")
+
+
+def wanted_key(runtime: RuntimeName) -> str:
+    return WANTED + quote(runtime, safe="")
 
 
 def key_parts(key: str) -> tuple[str, tuple[str, ...]]:
@@ -158,8 +171,22 @@ def _node(fields: dict[str, Any]) -> NodeRecord:
         loading=fields.get("loading", 0),
         rps=fields.get("rps", 0.0),
         oldest_use_s=fields.get("oldest_use_s", 0.0),
+        newest_use_s=fields.get("newest_use_s", 0.0),
         joined_s=fields.get("joined_s", 0.0),
     )
+
+
+def _runtime(fields: dict[str, Any]) -> RuntimeRecord:
+    return RuntimeRecord(
+        name=RuntimeName(fields["name"]),
+        state=RuntimeState(fields["state"]),
+        since_s=fields.get("since_s", 0.0),
+        model_types=frozenset(_model_type(item) for item in fields.get("model_types", ())),
+    )
+
+
+def _wish(fields: dict[str, Any]) -> RuntimeWish:
+    return RuntimeWish(RuntimeName(fields["runtime"]), fields.get("wanted_s", 0.0))
 
 
 def _model_type(fields: dict[str, Any]) -> ModelType:
@@ -171,4 +198,6 @@ READERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     MODELS: _model,
     COPIES: _copy,
     NODES: _node,
+    RUNTIMES: _runtime,
+    WANTED: _wish,
 }

@@ -8,14 +8,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mesh.core.ids import PredictorName
-from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, Predictor
+from mesh.core.records import (
+    BackingModel,
+    CopyRecord,
+    CopyState,
+    NodeRecord,
+    Predictor,
+    RuntimeRecord,
+)
 from mesh.core.status import FailureInfo, PredictorStatus
 
 API_VERSION = "wmlserving.ai.ibm.com/v1"
 PREDICTOR = "Predictor"
 # The annotation that says whose a Predictor is; of what belongs to nobody it is not there.
 OWNER = "wmlserving.ai.ibm.com/owner"
-MODEL, NODE, COPY = "Model", "Node", "Copy"
+MODEL, NODE, COPY, RUNTIME = "Model", "Node", "Copy", "ServingRuntime"
 UNITS = ("B", "kB", "MB", "GB", "TB")
 UNIT_STEP = 1000
 TENTHS_BELOW = 10
@@ -105,6 +112,27 @@ def node_resource(node: NodeRecord, copies: int) -> dict[str, object]:
         "address": node.address,
     }
     return _resource(NODE, node.id, created_s=node.joined_s, status=status)
+
+
+def runtime_resource(
+    runtime: RuntimeRecord, *, wanted_s: float, last_use_s: float, predictors: int
+) -> dict[str, object]:
+    """A runtime: `wanted_s` and `last_use_s` are 0 where there was no such moment."""
+    status = {
+        "state": runtime.state,
+        "since": _moment(runtime.since_s),
+        "wanted": _moment(wanted_s),
+        "lastUse": _moment(last_use_s),
+        "predictors": predictors,
+    }
+    types = sorted(runtime.model_types, key=str)
+    listed = [{"name": it.name, **({"version": it.version} if it.version else {})} for it in types]
+    spec = {"supportedModelTypes": listed}
+    return _resource(RUNTIME, runtime.name, status=status) | {"spec": spec}
+
+
+def _moment(time_s: float) -> str:
+    return timestamp(time_s) if time_s else ""
 
 
 def _resource(

@@ -16,6 +16,9 @@ from mesh.core.records import (
     NodeState,
     Predictor,
     Record,
+    RuntimeRecord,
+    RuntimeState,
+    RuntimeWish,
 )
 from mesh.core.spec import ModelSource, ModelType
 from mesh.wire import records
@@ -34,6 +37,10 @@ def key_of(record: Record) -> str:
             return records.copy_key(record.model, record.node)
         case NodeRecord():
             return records.node_key(record.id)
+        case RuntimeRecord():
+            return records.runtime_key(record.name)
+        case RuntimeWish():
+            return records.wanted_key(record.runtime)
 
 
 def changed(value: bytes, **fields) -> bytes:
@@ -61,6 +68,10 @@ def test_record_of_an_older_version_has_defaults_for_what_is_missing():
     assert decode("nodes/n", b'{"id":"n","state":"Ready"}') == NodeRecord(
         NodeId("n"), NodeState.READY
     )
+    assert decode("runtimes/r", b'{"name":"r","state":"Zero"}') == RuntimeRecord(
+        RuntimeName("r"), RuntimeState.ZERO
+    )
+    assert decode("wanted/r", b'{"runtime":"r"}') == RuntimeWish(RuntimeName("r"), 0.0)
     source = b'{"type":{"name":"t"},"path":"x","storage_key":"k"}'
     assert decode("models/m", b'{"id":"m","predictor":"p","source":%s}' % source) == BackingModel(
         ModelId("m"),

@@ -13,6 +13,9 @@ from mesh.core.records import (
     NodeState,
     Predictor,
     Record,
+    RuntimeRecord,
+    RuntimeState,
+    RuntimeWish,
 )
 from mesh.core.spec import ModelSource, ModelType
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
@@ -134,12 +137,34 @@ def node_records() -> st.SearchStrategy[NodeRecord]:
         loading=st.integers(0, 100),
         rps=st.floats(0, 1e6),
         oldest_use_s=st.floats(0, 1e12),
+        newest_use_s=st.floats(0, 1e12),
         joined_s=st.floats(0, 1e12),
     )
 
 
+def runtime_records() -> st.SearchStrategy[RuntimeRecord]:
+    return st.builds(
+        RuntimeRecord,
+        name=names().map(RuntimeName),
+        state=st.sampled_from(RuntimeState),
+        since_s=times_s(),
+        model_types=st.frozensets(model_types(), max_size=3),
+    )
+
+
+def runtime_wishes() -> st.SearchStrategy[RuntimeWish]:
+    return st.builds(RuntimeWish, runtime=names().map(RuntimeName), wanted_s=times_s())
+
+
 def records() -> st.SearchStrategy[Record]:
-    return st.one_of(predictors(), backing_models(), copy_records(), node_records())
+    return st.one_of(
+        predictors(),
+        backing_models(),
+        copy_records(),
+        node_records(),
+        runtime_records(),
+        runtime_wishes(),
+    )
 
 
 def _parameters() -> st.SearchStrategy[dict[str, kfs.InferParameter]]:

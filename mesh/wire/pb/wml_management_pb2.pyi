@@ -13,10 +13,22 @@ class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL: _ClassVar[Kind]
     NODE: _ClassVar[Kind]
     COPY: _ClassVar[Kind]
+    RUNTIME: _ClassVar[Kind]
 PREDICTOR: Kind
 MODEL: Kind
 NODE: Kind
 COPY: Kind
+RUNTIME: Kind
+
+class SetRuntimesRequest(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, json: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SetRuntimesResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ReadRequest(_message.Message):
     __slots__ = ("kind", "name", "follow")

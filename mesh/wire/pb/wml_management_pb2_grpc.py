@@ -79,6 +79,11 @@ class ManagementStub:
                 request_serializer=wml__management__pb2.ForgetFailureRequest.SerializeToString,
                 response_deserializer=wml__management__pb2.ForgetFailureResponse.FromString,
                 _registered_method=True)
+        self.SetRuntimes = channel.unary_unary(
+                '/wmlserving.management.v1.Management/SetRuntimes',
+                request_serializer=wml__management__pb2.SetRuntimesRequest.SerializeToString,
+                response_deserializer=wml__management__pb2.SetRuntimesResponse.FromString,
+                _registered_method=True)
 
 
 class ManagementServicer:
@@ -149,6 +154,14 @@ class ManagementServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetRuntimes(self, request, context):
+        """Says which runtimes there are, all of them each time: one that is not in it is forgotten.
+        INVALID_ARGUMENT lists every problem, and then nothing is changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManagementServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +209,11 @@ def add_ManagementServicer_to_server(servicer, server):
                     servicer.ForgetFailure,
                     request_deserializer=wml__management__pb2.ForgetFailureRequest.FromString,
                     response_serializer=wml__management__pb2.ForgetFailureResponse.SerializeToString,
+            ),
+            'SetRuntimes': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRuntimes,
+                    request_deserializer=wml__management__pb2.SetRuntimesRequest.FromString,
+                    response_serializer=wml__management__pb2.SetRuntimesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -441,6 +459,33 @@ class Management:
             '/wmlserving.management.v1.Management/ForgetFailure',
             wml__management__pb2.ForgetFailureRequest.SerializeToString,
             wml__management__pb2.ForgetFailureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRuntimes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wmlserving.management.v1.Management/SetRuntimes',
+            wml__management__pb2.SetRuntimesRequest.SerializeToString,
+            wml__management__pb2.SetRuntimesResponse.FromString,
             options,
             channel_credentials,
             insecure,
