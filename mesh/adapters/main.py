@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mesh.adapters.events import Events
 from mesh.adapters.flight import Tools
@@ -23,6 +24,7 @@ from mesh.ops.tasks import Tasks
 from mesh.storage.keys import StorageKeys
 from mesh.storage.outage import Outages
 from mesh.storage.pull import Puller
+from mesh.storage.secret_mirror import NotInCluster, SecretMirror, in_cluster
 
 LOOPBACK = "127.0.0.1"
 
@@ -79,13 +81,35 @@ async def serve_adapter(
         known = ", ".join(sorted(SERVERS))
         raise InvalidSettings((f"server type {server_type!r} is not known; there is {known}",))
     name, server = SERVERS[server_type](settings)
-    keys = StorageKeys(settings.storage_config_dir)
+    mirroring = Tasks()
     try:
+        if settings.storage_secret_name:
+            await _mirror(settings, mirroring)
+        keys = StorageKeys(settings.storage_config_dir)
         roots = [Path(root) for root in settings.local_storage_roots.split(":") if root]
         files = Outages(Puller(keys, local_roots=roots), keys)
         await serve_models(settings, stop, name, server, files, files)
     finally:
+        await mirroring.close()
         await server.close()
+
+
+async def _mirror(settings: AdapterSettings, tasks: Tasks) -> None:
+    """Follows the Secret from now on. Raises InvalidSettings."""
+    try:
+        api = await in_cluster()
+    except NotInCluster as error:
+        raise InvalidSettings((f"STORAGE_SECRET_NAME: {error}",)) from error
+    mirror = SecretMirror(
+        api, settings.pod_namespace, settings.storage_secret_name, settings.storage_config_dir
+    )
+    tasks.spawn(_closing(api, mirror), "mirror-secret")
+    await mirror.first_sight()
+
+
+async def _closing(api: Any, mirror: SecretMirror) -> None:
+    async with api:
+        await mirror.run()
 
 
 async def serve_models(

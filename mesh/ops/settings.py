@@ -120,6 +120,14 @@ class AdapterSettings(Settings):
         default=Path("/storage-config"),
         description="Folder with one JSON file a storage key, as the secret is mounted.",
     )
+    storage_secret_name: str = Field(
+        default="",
+        description="Secret of this pod's namespace that is followed through the API of Kubernetes"
+        " and kept in STORAGE_CONFIG_DIR; none: somebody else fills the folder.",
+    )
+    pod_namespace: str = Field(
+        default="", description="Namespace of this pod; needed with STORAGE_SECRET_NAME."
+    )
     local_storage_roots: str = Field(
         default="",
         pattern=r"^(/[^:]*(:/[^:]*)*)?$",
@@ -160,6 +168,8 @@ class AdapterSettings(Settings):
             for name in ("adapter_socket", "root_model_dir", "storage_config_dir")
             if not getattr(self, name).is_absolute()
         ]
+        if self.storage_secret_name and not self.pod_namespace:
+            problems.append("POD_NAMESPACE: required with STORAGE_SECRET_NAME")
         if self.capacity_bytes <= 0:
             problems.append("CONTAINER_MEM_REQ_BYTES: must be more than MEM_BUFFER_BYTES")
         if len(os.fsencode(self.adapter_socket)) > SOCKET_PATH_BYTES:
