@@ -8,7 +8,7 @@ follow, the transitions go on, and then those who wait are woken.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from mesh.agent.announce import Announcer
 from mesh.agent.claims import Claims
@@ -31,9 +31,10 @@ from mesh.agent.serving import ensure_loaded
 from mesh.agent.signals import Signals, model_signal
 from mesh.agent.standing import Standing
 from mesh.agent.transitions import Transitions
+from mesh.agent.wishes import Longing, Wishes
 from mesh.core import copies as life
 from mesh.core.errors import ModelNotFound
-from mesh.core.ids import ModelId, NodeId, PredictorName, Revision
+from mesh.core.ids import ModelId, NodeId, PredictorName, Revision, RuntimeName
 from mesh.core.placement import Question, is_failure_expired
 from mesh.core.records import CopyRecord, NodeRecord, NodeState
 from mesh.core.rendezvous import rendezvous
@@ -109,6 +110,7 @@ class Node:
             clock,
         )
         self._routes = Routes(identity.id, self.view, self.reach, self.holdings.get)
+        self._wishes = Wishes(self.view, registry, clock.wall_s)
         self._transitions = Transitions(self.view, registry, self, clock.wall_s)
         record = _record(identity, clock.wall_s())
         self._growth = Growth(self)
@@ -148,6 +150,7 @@ class Node:
         finally:
             await self._tasks.close()
             await self._transitions.close()
+            await self._wishes.close()
             await self._reseed.close()
             await self._doubts.close()
             await self._errands.close()
@@ -288,7 +291,14 @@ class Node:
             fill=fill and not self.is_alone,
             extra=extra,
             coming=self.view.loading,
+            runtimes=self.view.runtimes,
         )
+
+    def long_for(self, model: ModelId, runtimes: tuple[RuntimeName, ...]) -> Longing:
+        return self._wishes.hold(model, runtimes)
+
+    def wish(self, runtimes: Iterable[RuntimeName]) -> None:
+        self._wishes.wish(runtimes)
 
     def load(
         self,
@@ -372,6 +382,7 @@ class Node:
             await asyncio.sleep(TICK_S)
             self.standing.look(self.holdings, self.holdings.room)
             self._transitions.tick()
+            self._touch(self._wishes.tick())
             self._forget_learned()
             if self.identity.address and not self.is_draining:
                 self._growth.sample()

@@ -7,13 +7,15 @@ from mesh.agent.copy import Copy, Purpose
 from mesh.agent.errands import Errand
 from mesh.agent.remote import RemoteCopy
 from mesh.agent.signals import Signals
+from mesh.agent.wishes import Longing
 from mesh.core.errors import ModelNotFound, Unavailable
-from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
 from mesh.core.placement import Decision, Load, Question, Refuse, Serve, Wait, decide
 from mesh.core.view import View
 
-# What a resolution waits for: a copy on this node, or what another node was asked for.
-Hold = Copy | Errand
+# What a resolution waits for: a copy on this node, what another node was asked for, or a runtime
+# that has no node.
+Hold = Copy | Errand | Longing
 
 
 class Loads(Protocol):
@@ -34,6 +36,10 @@ class Loads(Protocol):
 
     def load(self, model: ModelId, node: NodeId, purpose: Purpose) -> Hold | None:
         """Has a node load it, or be sure to; None where there is nothing to hold on to."""
+        ...
+
+    def long_for(self, model: ModelId, runtimes: tuple[RuntimeName, ...]) -> Hold:
+        """Has it known that a node of one of these is waited for."""
         ...
 
     def pick(self, route: tuple[Copy | RemoteCopy, ...]) -> Copy | RemoteCopy: ...
@@ -93,6 +99,8 @@ def _act(model: ModelId, decision: Decision, loads: Loads) -> Hold | None:
             return loads.load(model, node, Purpose.USE)
         case Wait(nodes=nodes, reason="loading"):
             return loads.load(model, nodes[0], Purpose.USE)
+        case Wait(runtimes=runtimes) if runtimes:
+            return loads.long_for(model, runtimes)
         case Refuse(error=error):
             if isinstance(error, Unavailable) and loads.resting(model):
                 return None  # asked again as soon as those have rested

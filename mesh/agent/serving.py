@@ -104,4 +104,6 @@ def _own_question(model: ModelId, host: Host, *, fill: bool = False) -> Question
     copies: dict[NodeId, CopyRecord] = {
         node: copy for node, copy in question.copies.items() if node == own
     }
-    return replace(question, copies=copies, nodes=nodes, excluded=frozenset(), extra=False)
+    return replace(
+        question, copies=copies, nodes=nodes, excluded=frozenset(), extra=False, runtimes={}
+    )

@@ -87,10 +87,16 @@ class Standing:
             used_bytes=room.cache.used_bytes,
             loading=self._view.loading(self.record.id),
             rps=round(rps, 1),
-            oldest_use_s=0.0 if oldest_s is None else round(self._clock.wall_s() - now + oldest_s),
+            oldest_use_s=self._wall_s(oldest_s, now),
+            newest_use_s=max(
+                self.record.newest_use_s, self._wall_s(room.cache.newest_use_s(), now)
+            ),
         )
         if _has_moved(self.record, after):
             self._put(after)
+
+    def _wall_s(self, used_s: float | None, now: float) -> float:
+        return 0.0 if used_s is None else round(self._clock.wall_s() - now + used_s)
 
     def _put(self, record: NodeRecord) -> None:
         self.record = record
@@ -104,4 +110,5 @@ def _has_moved(before: NodeRecord, after: NodeRecord) -> bool:
         or before.loading != after.loading
         or abs(after.rps - before.rps) > max(0.5, RPS_STEP * before.rps)
         or abs(after.oldest_use_s - before.oldest_use_s) > USE_STEP_S
+        or after.newest_use_s - before.newest_use_s > USE_STEP_S
     )

@@ -8,15 +8,16 @@ off.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from mesh.agent.copy import Purpose
 from mesh.agent.predictors import advance
 from mesh.core.errors import Conflict, Unavailable
-from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.placement import Load, Question, decide
+from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
+from mesh.core.placement import Load, Question, Wait, decide
 from mesh.core.records import CopyRecord, CopyState, Predictor
+from mesh.core.runtimes import pending
 from mesh.core.transition import ModelLoaded
 from mesh.core.view import View
 from mesh.ops.tasks import Tasks
@@ -46,6 +47,10 @@ class Loader(Protocol):
     def load(
         self, model: ModelId, node: NodeId, purpose: Purpose, protected: frozenset[ModelId]
     ) -> object: ...
+
+    def wish(self, runtimes: Iterable[RuntimeName]) -> None:
+        """Has it known that a node of one of these is waited for."""
+        ...
 
     def rank(self, name: PredictorName) -> int:
         """How many live nodes go before this one with this Predictor."""
@@ -77,6 +82,7 @@ class Transitions:
         self._offered: set[ModelId] = set()
         self._line: dict[ModelId, None] = {}
         self._fills: dict[ModelId, tuple[int, float]] = {}
+        self._awaiting: dict[ModelId, tuple[RuntimeName, ...]] = {}
         self._moving: dict[PredictorName, tuple[ModelId, float]] = {}
         self._reporting: set[tuple[PredictorName, ModelId]] = set()
 
@@ -87,6 +93,7 @@ class Transitions:
             self._moving.pop(name, None)
         if predictor is None:
             return
+        self._awaiting.pop(predictor.active, None)
         if self._is_loaded(predictor.target):
             if _is_moving(predictor) or not predictor.served:
                 is_ours = self._loader.holds(predictor.target) or self._is_our_turn(predictor)
@@ -108,6 +115,8 @@ class Transitions:
                 del self._fills[model]
                 self._fill(model, tries)
         self._fill_some(A_TICK)
+        for runtimes in set(self._awaiting.values()):
+            self._loader.wish(runtimes)
 
     def _fill_some(self, most: int) -> None:
         """A few at once: after a start there may be very many, and room for few of them."""
@@ -123,6 +132,7 @@ class Transitions:
         self._offered.discard(model)
         self._fills.pop(model, None)
         self._line.pop(model, None)
+        self._awaiting.pop(model, None)
 
     def offer_again(self) -> None:
         """There is room that was not there: every model may be offered some once more."""
@@ -150,15 +160,34 @@ class Transitions:
 
     def _fill(self, model: ModelId, tries: int) -> None:
         """In a burst of creations the figures of nodes are behind: one turned away tries on."""
-        if self._view.copies(model):
+        if self._view.copies(model) or self._has_to_wait(model):
             return
         if tries and self._load(model, Purpose.FILL, frozenset()):
             self._fills[model] = (tries - 1, self._loader.monotonic() + FILL_S)
+
+    def _has_to_wait(self, model: ModelId) -> bool:
+        """Whether its runtime has no node yet: then it is offered once more with the first one.
+
+        A model that never was Loaded is reason enough to start one.
+        """
+        record = self._view.models.get(model)
+        if record is None:
+            return False
+        runtimes = pending(record.source, self._view.nodes, self._view.runtimes)
+        if runtimes:
+            self._offered.discard(model)
+            predictors = [self._view.predictors[name] for name in self._view.names(model)]
+            if not all(predictor.served for predictor in predictors):
+                self._awaiting[model] = tuple(runtime.name for runtime in runtimes)
+                self._loader.wish(self._awaiting[model])
+        return bool(runtimes)
 
     def _load(self, model: ModelId, purpose: Purpose, protected: frozenset[ModelId]) -> bool:
         """Whether placement names a node for it."""
         question = self._loader.question(model, fill=purpose is Purpose.FILL)
         decision = None if question is None else decide(question)
+        if isinstance(decision, Wait):
+            self._loader.wish(decision.runtimes)
         if not isinstance(decision, Load):
             return False
         self._loader.load(model, decision.node, purpose, protected)

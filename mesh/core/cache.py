@@ -83,6 +83,10 @@ class Cache:
         """When the least recently used entry was used; None where there is none."""
         return min((entry.used_s for entry in self._entries.values()), default=None)
 
+    def newest_use_s(self) -> float | None:
+        """When the most recently used entry was used; None where there is none."""
+        return max((entry.used_s for entry in self._entries.values()), default=None)
+
     def ask(
         self,
         model: ModelId,

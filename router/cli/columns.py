@@ -10,8 +10,11 @@ from router.cli import table
 from router.cli.description import printable
 from router.cli.table import age
 
-# Of a node these are never the same twice.
-RESTLESS = frozenset({"requestsPerSecond"})
+# These are never the same twice.
+RESTLESS = {
+    "node": frozenset({"requestsPerSecond"}),
+    "runtime": frozenset({"lastUse", "wanted"}),
+}
 Cells = tuple[str, ...]
 Resource = Mapping[str, Any]
 
@@ -26,10 +29,11 @@ class Columns:
 
 def settled(kind: str, resource: Resource) -> Resource:
     """A resource without what changes all the time."""
-    if kind != "node":
+    restless = RESTLESS.get(kind)
+    if restless is None:
         return resource
     status = resource.get("status", {})
-    kept = {name: value for name, value in status.items() if name not in RESTLESS}
+    kept = {name: value for name, value in status.items() if name not in restless}
     return {**resource, "status": kept}
 
 
@@ -83,6 +87,25 @@ def _copy(resource: Resource, *, now: datetime, wide: bool) -> Cells:
     return (*cells, printable(status.get("reason", ""))) if wide else cells
 
 
+def _runtime(resource: Resource, *, now: datetime, wide: bool) -> Cells:
+    status = resource["status"]
+    cells = (
+        resource["metadata"]["name"],
+        status["state"],
+        str(status["predictors"]),
+        _ago(status["lastUse"], now),
+        _ago(status["wanted"], now),
+        _ago(status["since"], now),
+    )
+    types = resource.get("spec", {}).get("supportedModelTypes", [])
+    shown = ",".join(":".join((it["name"], *filter(None, [it.get("version")]))) for it in types)
+    return (*cells, printable(shown)) if wide else cells
+
+
+def _ago(moment: str, now: datetime) -> str:
+    return age(moment, now) if moment else "<never>"
+
+
 def _lists(status: Mapping[str, Any], *names: str) -> Cells:
     return tuple(",".join(status[name]) for name in names)
 
@@ -100,4 +123,7 @@ COLUMNS: Mapping[str, Columns] = {
         _headed(("NAME", "TYPE", "STATE", "COPIES", "FAILED", "PREDICTORS"), ("PATH",)), _model
     ),
     "copy": Columns(_headed(("MODEL", "NODE", "STATE", "SIZE", "FOR"), ("REASON",)), _copy),
+    "runtime": Columns(
+        _headed(("NAME", "STATE", "PREDICTORS", "USED", "WANTED", "FOR"), ("TYPES",)), _runtime
+    ),
 }

@@ -46,7 +46,13 @@ RESULTS = {
     pb.ApplyResponse.UNCHANGED: "unchanged",
 }
 
-READ = {"predictor": pb.PREDICTOR, "model": pb.MODEL, "node": pb.NODE, "copy": pb.COPY}
+READ = {
+    "predictor": pb.PREDICTOR,
+    "model": pb.MODEL,
+    "node": pb.NODE,
+    "copy": pb.COPY,
+    "runtime": pb.RUNTIME,
+}
 
 Resource = dict[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])

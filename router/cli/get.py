@@ -1,4 +1,4 @@
-"""`wml-serving get`: Predictors, nodes, models and copies as a table, as names, or whole."""
+"""`wml-serving get`: Predictors and what is behind them as a table, as names, or whole."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -31,10 +31,10 @@ def get_command(
     watch: bool,
     server: str,
 ) -> None:
-    """Shows predictors, nodes, models or copies.
+    """Shows predictors, nodes, models, copies or runtimes.
 
-    A copy is a model on a node; the name of either shows all copies of it. With --watch a node that
-    only has other requests per second is not printed again.
+    A copy is a model on a node; the name of either shows all copies of it. With --watch
+    what only has other figures of use is not printed again.
 
     \b
       wml-serving get predictors
@@ -43,6 +43,7 @@ def get_command(
       wml-serving get predictors -o wide --watch
       wml-serving get nodes
       wml-serving get copies NODE
+      wml-serving get runtimes
     """
     kind, wanted = resource_names(resource, names)
     if watch and len(wanted) > 1:

@@ -18,7 +18,13 @@ DEFAULT_INFERENCE = "127.0.0.1:8033"
 COMPLETION_LIMIT_S = 2.0
 KINDS = ("predictor", "predictors", "predictor.wmlserving.ai.ibm.com")
 # What can be looked at, and its plural.
-PLURALS = {"predictor": "predictors", "model": "models", "node": "nodes", "copy": "copies"}
+PLURALS = {
+    "predictor": "predictors",
+    "model": "models",
+    "node": "nodes",
+    "copy": "copies",
+    "runtime": "runtimes",
+}
 
 
 def predictor_names(resource: str, names: Sequence[str]) -> tuple[str, ...]:

@@ -144,7 +144,7 @@ def test_unknown_kind_says_which_there_are():
     result = run("get", "pods")
     assert result.exit_code == 2
     assert (
-        'The server has no resource type "pods"; it has predictors, models, nodes and copies.'
+        'no resource type "pods"; it has predictors, models, nodes, copies and runtimes.'
         in result.stderr
     )
     assert 'no resource type "nodes"; it has predictors.' in run("delete", "nodes", "n1").stderr

@@ -11,6 +11,7 @@ from mesh.agent.holdings import Identity
 from mesh.agent.predictors import advance
 from mesh.core.ids import ModelId, NodeId, PredictorName
 from mesh.core.records import Predictor, Record
+from mesh.core.spec import RuntimeSpec
 from mesh.core.status import PredictorStatus, predictor_status
 from mesh.core.transition import Applied, Event, Removed, Retry
 from mesh.registry.memory import MemoryRegistry
@@ -101,6 +102,7 @@ async def engine(
     drain_limit_s: float = 30.0,
     network: Network | None = None,
     zone: str = "",
+    offers: RuntimeSpec | None = RUNTIME,
 ) -> AsyncIterator[Engine]:
     """A node whose runtime, if it is up, is READY; with a network it is one of a mesh."""
     address = "" if network is None else f"{node_id}:8034"
@@ -108,7 +110,7 @@ async def engine(
     registry = registry or MemoryRegistry(clock=loop_time_s)
     identity = Identity(
         NodeId(node_id),
-        RUNTIME,
+        offers,
         address=address,
         zone=zone,
         drain_limit_s=drain_limit_s,
