@@ -147,6 +147,13 @@ def test_oldest_use_is_that_of_the_least_recently_used():
     assert cache.oldest_use_s() == 1
 
 
+def test_newest_use_is_that_of_the_most_recently_used():
+    assert cache_of().newest_use_s() is None
+    cache = cache_of(a=30, b=30)
+    entry_of(cache, A).used_s = 9.0
+    assert cache.newest_use_s() == 9.0
+
+
 @dataclass
 class Plain:
     """An entry of the plain model."""

@@ -30,7 +30,7 @@ from mesh.core.placement import (
 )
 from mesh.core.records import CopyState, NodeState
 from mesh.core.spec import ModelType
-from tests.support.builders import SKLEARN, copy, model_of, node, source
+from tests.support.builders import RUNTIME, SKLEARN, copy, model_of, node, runtime_record, source
 
 MODEL = model_of("p")
 NOW = 10_000.0
@@ -422,3 +422,53 @@ def test_extra_free_node_ends_a_refusal_that_is_not_of_the_model(asked):
     decision = decide(replace(asked, nodes={**asked.nodes, extra.id: extra}))
     if isinstance(decision, Refuse):
         assert isinstance(decision.error, ModelLoadFailed)
+
+
+def runtimes(*names: str):
+    return {RuntimeName(name): runtime_record(name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "excluded"),
+    [
+        ([], ()),
+        ([node("n1", runtime=None)], ()),
+        ([node("n1", runtime=RuntimeName("x"), model_types=frozenset())], ()),
+        ([node("n1", NodeState.DRAINING)], ()),
+        ([node("n1")], ("n1",)),
+    ],
+)
+def test_model_whose_runtimes_have_no_node_waits_for_one_of_them(nodes, excluded):
+    known = runtimes("b", "a")
+    for fill in (False, True):
+        asked = question(nodes, excluded=excluded, runtimes=known, fill=fill)
+        assert decide(asked) == Wait((), "its runtime has no node", (RuntimeName("a"), "b"))
+
+
+def test_model_for_a_named_runtime_waits_for_that_one_alone():
+    model = replace(MODEL, source=source(runtime="b"))
+    asked = question(model=model, runtimes=runtimes("a", "b"))
+    assert decide(asked) == Wait((), "its runtime has no node", (RuntimeName("b"),))
+    other = question([node("n1")], model=model, runtimes=runtimes("a"))
+    assert isinstance(error_of(other), RuntimeNotRecognized)
+
+
+def test_runtime_that_supports_another_type_is_not_waited_for():
+    model = replace(MODEL, source=source(type_name="onnx"))
+    error = error_of(question(model=model, runtimes=runtimes("a")))
+    assert isinstance(error, NoSupportingRuntime)
+
+
+def test_runtime_with_a_node_that_is_there_is_not_waited_for():
+    for state in (NodeState.STARTING, NodeState.READY):
+        assert isinstance(decide(question([node("n1", state)], runtimes=runtimes("a"))), Load)
+    failing = question([node("n1", NodeState.FAILING)], runtimes=runtimes(RUNTIME.name))
+    assert isinstance(error_of(failing), Unavailable)
+
+
+def test_model_that_failed_and_one_more_copy_wait_for_no_runtime():
+    draining = [node("n1", NodeState.DRAINING)]
+    failed = question(draining, [copy_on("n1", FAILED, reason="bad")], runtimes=runtimes("a"))
+    assert isinstance(error_of(failed), ModelLoadFailed)
+    loaded = question(draining, [copy_on("n1", LOADED)], runtimes=runtimes("a"), extra=True)
+    assert isinstance(error_of(loaded), NoCapacity)

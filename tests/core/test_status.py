@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.core.placement import FAILURE_MEMORY_S
-from mesh.core.records import CopyState, NodeState
+from mesh.core.records import CopyState, NodeState, RuntimeState
+from mesh.core.runtimes import UNHEALTHY_AFTER_S
 from mesh.core.status import (
     FailureInfo,
     ModelState,
@@ -14,7 +15,7 @@ from mesh.core.status import (
     predictor_status,
 )
 from mesh.core.view import View
-from tests.support.builders import copy, model_of, node, predictor
+from tests.support.builders import copy, model_of, node, predictor, runtime_record
 
 NOW = 10_000.0
 A, B = model_of("p", "a"), model_of("p", "b")
@@ -167,3 +168,73 @@ def test_status_fields_agree_with_each_other(actives, targets, is_moving, node_s
     if not status.is_available or status.transition is TransitionStatus.BLOCKED:
         assert status.failure is not None
         assert status.failure.message
+
+
+def at_zero(*copies, state=RuntimeState.ZERO, since_s=NOW, nodes=()) -> View:
+    view = view_of(*copies, nodes=nodes)
+    view.put(runtime_record(state=state, since_s=since_s))
+    return view
+
+
+@pytest.mark.parametrize("state", [None, *(set(NodeState) - {NodeState.READY})])
+def test_model_is_pending_until_a_node_of_its_runtime_is_ready(state):
+    view = at_zero(nodes=[] if state is None else [node("n1", state)])
+    status = resting(view)
+    assert (status.active_state, status.is_available) == (ModelState.PENDING, True)
+    assert (status.transition, status.failure) == (TransitionStatus.UP_TO_DATE, None)
+    view.put(node("n2"))
+    assert resting(view).active_state is ModelState.STANDBY
+
+
+def test_target_may_be_pending_too():
+    status = moving(at_zero())
+    assert status.target_state is ModelState.PENDING
+    assert status.transition is TransitionStatus.IN_PROGRESS
+
+
+def test_model_that_is_pending_without_its_record_is_on_standby():
+    view = View()
+    view.put(runtime_record(state=RuntimeState.STARTING))
+    assert resting(view).active_state is ModelState.STANDBY
+
+
+@pytest.mark.parametrize(
+    ("state", "age_s", "is_unhealthy"),
+    [
+        (RuntimeState.STARTING, UNHEALTHY_AFTER_S, True),
+        (RuntimeState.STARTING, UNHEALTHY_AFTER_S - 0.1, False),
+        (RuntimeState.ZERO, 1000.0, False),
+        (RuntimeState.RUNNING, 1000.0, False),
+    ],
+)
+def test_runtime_that_is_starting_for_too_long_is_unhealthy(state, age_s, is_unhealthy):
+    status = resting(at_zero(state=state, since_s=NOW - age_s))
+    assert (status.active_state, status.is_available) == (ModelState.PENDING, not is_unhealthy)
+    message = "Waiting for supporting runtime Pod to become available"
+    expected = FailureInfo("RuntimeUnhealthy", message, A.id, time_s=NOW - age_s)
+    assert status.failure == (expected if is_unhealthy else None)
+
+
+def test_another_runtime_that_has_just_begun_to_start_may_yet_be_the_one():
+    view = at_zero(state=RuntimeState.STARTING, since_s=NOW - 100)
+    view.put(runtime_record("other", RuntimeState.STARTING, NOW - 1))
+    assert resting(view).is_available
+    view.put(runtime_record("other", RuntimeState.ZERO, NOW - 1))
+    assert not resting(view).is_available
+
+
+def test_target_of_an_unhealthy_runtime_leaves_the_active_model_available():
+    view = at_zero(of_a(LOADED), state=RuntimeState.STARTING, since_s=NOW - 100)
+    status = moving(view)
+    assert status.is_available
+    assert status.target_state is ModelState.PENDING
+    assert status.failure is not None
+    assert (status.failure.reason, status.failure.model) == ("RuntimeUnhealthy", B.id)
+
+
+def test_model_that_failed_or_is_loading_says_so_and_not_that_its_runtime_takes_long():
+    for state, shown in ((LOADING, ModelState.LOADING), (FAILED, ModelState.FAILED)):
+        view = at_zero(of_a(state), state=RuntimeState.STARTING, since_s=NOW - 100)
+        status = resting(view)
+        assert status.active_state is shown
+        assert status.failure is None or status.failure.reason == "ModelLoadFailed"

@@ -4,10 +4,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, Predictor
+from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
+from mesh.core.records import (
+    BackingModel,
+    CopyRecord,
+    CopyState,
+    NodeRecord,
+    NodeState,
+    Predictor,
+    RuntimeRecord,
+    RuntimeWish,
+)
 from mesh.core.view import View
-from tests.support.builders import copy, model_of, node, predictor
+from tests.support.builders import SKLEARN, copy, model_of, node, predictor, runtime_record
 
 PREDICTORS = st.sampled_from([PredictorName(name) for name in "pqr"])
 MODELS = st.sampled_from([ModelId(model) for model in ("p-1", "p-2", "q-1")])
@@ -61,6 +70,64 @@ def test_readers_are_told_of_each_change_once_it_is_made():
         (BackingModel, model_of("p").id, 1),
         (Predictor, "p", 1),
     ]
+
+
+def served(view: View, name: str, state: CopyState | None = None) -> BackingModel:
+    model = model_of(name)
+    view.put(model)
+    view.put(predictor(name, active=model.id))
+    if state is not None:
+        view.put(copy(model.id, state))
+    return model
+
+
+def test_node_concerns_predictors_of_a_known_runtime_when_it_is_the_first_or_last_in_its_state():
+    view = View()
+    served(view, "p")
+    served(view, "q", CopyState.LOADING)
+    served(view, "loaded", CopyState.LOADED)
+    view.put(node("n1"))
+    assert view.drop_node(NodeId("n1")) == frozenset()  # nobody says which runtimes there are
+    assert view.put(runtime_record()) == {"p", "q"}
+    assert view.put(node("n1")) == {"p", "q"}
+    assert view.put(node("n1", used_bytes=5)) == frozenset()
+    assert view.put(node("n2")) == frozenset()
+    assert view.put(node("n2", NodeState.DRAINING)) == {"p", "q"}
+    assert view.drop_node(NodeId("n1")) == {"p", "q"}
+    assert view.drop_node(NodeId("n1")) == frozenset()
+    assert view.put(node("r", runtime=None)) == frozenset()
+    other = node("n3", runtime=RuntimeName("x"), model_types=frozenset())
+    assert view.put(other) == frozenset()
+
+
+def test_runtime_concerns_the_predictors_that_it_supports_now_or_did():
+    view = View()
+    served(view, "p")
+    record = runtime_record()
+    assert view.put(record) == {"p"}
+    assert view.runtimes == {record.name: record}
+    without = RuntimeRecord(record.name, record.state)
+    assert view.put(without) == {"p"}
+    assert view.put(without) == frozenset()
+    assert view.drop_runtime(record.name) == frozenset()
+    view.put(record)
+    assert view.drop_runtime(record.name) == {"p"}
+    assert (view.drop_runtime(record.name), view.runtimes) == (frozenset(), {})
+    assert SKLEARN in record.model_types
+
+
+def test_wish_concerns_nobody_but_who_reads_runtimes():
+    view, told = View(), []
+    served(view, "p")
+    view.put(runtime_record())
+    view.readers.add(lambda kind, key: told.append((kind, *key)))
+    wish = RuntimeWish(RuntimeName("r"), 5.0)
+    assert view.put(wish) == frozenset()
+    assert view.wishes == {"r": wish}
+    assert view.drop_wish(RuntimeName("r")) == frozenset()
+    assert view.wishes == {}
+    view.put(node())
+    assert told == [(RuntimeWish, "r")] * 2 + [(NodeRecord, "n1"), (Predictor, "p")]
 
 
 class ViewMachine(RuleBasedStateMachine):

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.records import CopyState, NodeRecord, NodeState
+from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
+from mesh.core.records import CopyState, NodeRecord, NodeState, RuntimeRecord, RuntimeState
+from mesh.core.spec import ModelType
 from mesh.core.status import FailureInfo, ModelState, PredictorStatus, TransitionStatus
 from mesh.wire.resources import (
     Endpoints,
@@ -18,6 +19,7 @@ from mesh.wire.resources import (
     node_resource,
     predictor_object,
     progress_text,
+    runtime_resource,
     size_text,
     timestamp,
 )
@@ -205,3 +207,21 @@ def test_node_that_only_routes_has_no_runtime():
     assert shown["metadata"] == {"name": "n"}
     assert isinstance(shown["status"], dict)
     assert shown["status"]["runtime"] == ""
+
+
+def test_runtime_shows_what_it_takes_and_what_it_is_used_for():
+    types = frozenset({ModelType("sklearn", "0"), ModelType("onnx")})
+    runtime = RuntimeRecord(RuntimeName("r"), RuntimeState.ZERO, 1_700_000_000.0, types)
+    assert runtime_resource(runtime, wanted_s=0.0, last_use_s=1_700_000_001.0, predictors=3) == {
+        "apiVersion": "wmlserving.ai.ibm.com/v1",
+        "kind": "ServingRuntime",
+        "metadata": {"name": "r"},
+        "spec": {"supportedModelTypes": [{"name": "onnx"}, {"name": "sklearn", "version": "0"}]},
+        "status": {
+            "state": "Zero",
+            "since": "2023-11-14T22:13:20Z",
+            "wanted": "",
+            "lastUse": "2023-11-14T22:13:21Z",
+            "predictors": 3,
+        },
+    }

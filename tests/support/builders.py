@@ -2,7 +2,16 @@
 
 from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName, StorageKey, canonical_spec
 from mesh.core.ids import spec_hash as hash_of
-from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, NodeState, Predictor
+from mesh.core.records import (
+    BackingModel,
+    CopyRecord,
+    CopyState,
+    NodeRecord,
+    NodeState,
+    Predictor,
+    RuntimeRecord,
+    RuntimeState,
+)
 from mesh.core.spec import ModelSource, ModelType, PredictorSpec, RuntimeSpec
 
 SKLEARN = ModelType("sklearn", "0")
@@ -53,3 +62,9 @@ def copy(model: str, state: CopyState, node: str = "n1", **fields) -> CopyRecord
 def node(node_id: str = "n1", state: NodeState = NodeState.READY, **fields) -> NodeRecord:
     values = {"runtime": RUNTIME.name, "model_types": RUNTIME.model_types, "capacity_bytes": 100}
     return NodeRecord(NodeId(node_id), state, **(values | fields))
+
+
+def runtime_record(
+    name: str = RUNTIME.name, state: RuntimeState = RuntimeState.ZERO, since_s: float = 0.0
+) -> RuntimeRecord:
+    return RuntimeRecord(RuntimeName(name), state, since_s, RUNTIME.model_types)
