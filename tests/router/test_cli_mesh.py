@@ -10,6 +10,8 @@ from mesh.wire.pb import wml_management_pb2 as pb
 from tests.support.cli import manifest, run, shown
 from tests.support.management import DictManagement, listening
 
+SINCE = "2000-01-01T00:00:00Z"
+
 
 @pytest.fixture
 def management():
@@ -86,6 +88,36 @@ def test_models_are_a_table(management, server):
     assert head == ["NAME", "TYPE", "STATE", "COPIES", "FAILED", "PREDICTORS", "PATH"]
     assert row == ["m", "sklearn", "Loaded", "2", "1", "p,q", "a/b"]
     assert bare == ["bare", "Loaded", "2", "1", "p,q"]
+
+
+def test_runtimes_are_a_table(management, server):
+    used = {"state": "Running", "since": SINCE, "wanted": "", "lastUse": SINCE, "predictors": 3}
+    zero = used | {"state": "Zero", "lastUse": "", "wanted": SINCE, "predictors": 0}
+    spec = {"supportedModelTypes": [{"name": "onnx"}, {"name": "sklearn", "version": "0"}]}
+    management.others = {
+        pb.RUNTIME: {
+            "a": {"metadata": {"name": "a"}, "spec": spec, "status": used},
+            "b": {"metadata": {"name": "b"}, "status": zero},
+        }
+    }
+    head, first, second = cells(run("get", "runtimes", "-o", "wide", server=server).stdout)
+    assert head == ["NAME", "STATE", "PREDICTORS", "USED", "WANTED", "FOR", "TYPES"]
+    ago = first[3]
+    assert ago.endswith("y")
+    assert first == ["a", "Running", "3", ago, "<never>", ago, "onnx,sklearn:0"]
+    assert second == ["b", "Zero", "0", "<never>", ago, ago]
+
+
+def test_watched_runtimes_are_printed_when_more_changes_than_their_use(management, server):
+    status = {"state": "Zero", "since": SINCE, "wanted": "", "lastUse": "", "predictors": 0}
+    shown = {"metadata": {"name": "a"}, "status": status}
+    management.others = {pb.RUNTIME: {"a": shown}}
+    management.news = [
+        event("a", {**shown, "status": status | {"lastUse": SINCE, "wanted": SINCE}}),
+        event("a", {**shown, "status": status | {"state": "Starting"}}),
+    ]
+    result = run("get", "runtimes", "-w", server=server)
+    assert [row[1] for row in cells(result.stdout)[1:]] == ["Zero", "Starting"]
 
 
 def test_copies_are_a_table_and_of_a_node_or_model_only_its(management, server):
