@@ -11,6 +11,8 @@ from typing import TypeAlias
 import grpc
 import grpc.aio
 
+from mesh.ops.clock import monotonic_s
+from mesh.ops.metrics import Metrics
 from mesh.peers.links import Links
 from mesh.runtime.client import CHANNEL_OPTIONS
 from router.port import Upstream
@@ -48,8 +50,9 @@ class _Link:
 class Forwarder:
     """One channel an upstream address; those to other nodes are of `peers`."""
 
-    def __init__(self, peers: Links) -> None:
+    def __init__(self, peers: Links, metrics: Metrics) -> None:
         self._peers = peers
+        self._ended = metrics.invoked.ended
         self._links: dict[str, _Link] = {}
 
     async def unary(
@@ -68,9 +71,30 @@ class Forwarder:
         if upstream.hop:
             metadata = (*metadata, *upstream.hop)
         call = unary(message, timeout=timeout_s, metadata=metadata or None)
-        answer = await call
+        if upstream.hop:
+            answer = await call
+        else:
+            answer = await self._measured(call, method, upstream)
         initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
         return Reply(answer, tuple(initial), tuple(trailing))
+
+    async def _measured(
+        self, call: grpc.aio.UnaryUnaryCall[bytes, bytes], method: str, upstream: Upstream
+    ) -> bytes:
+        """The answer of the runtime beside us."""
+        began_s = monotonic_s()
+        code = "CANCELLED"
+        try:
+            answer = await call
+            code = "OK"
+        except grpc.aio.AioRpcError as error:
+            code = error.code().name
+            raise
+        finally:
+            took_s = monotonic_s() - began_s
+            self._ended(method.rpartition("/")[2], code, took_s)
+            upstream.took(took_s * 1000.0)
+        return answer
 
     async def stream(
         self, upstream: Upstream, method: str, metadata: Metadata, timeout_s: float | None

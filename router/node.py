@@ -25,6 +25,7 @@ from router.model_mesh import ModelMesh
 from router.operations import OperationsServer
 from router.port import Mesh
 from router.route import Router
+from router.scrape import Scrape
 from router.server import PublicServer, ServerLimits
 from router.steps import Steps
 from router.stream import Streams
@@ -82,12 +83,13 @@ async def running_node(
     """
     links = Links(doors.tls)
     node = Node(identity, registry, runtime, GrpcPeers(links))
-    waiting = WaitingRoom(node.resolve, doors.waiting)
-    forwarder = Forwarder(links)
+    metrics = node.holdings.metrics
+    waiting = WaitingRoom(node.resolve, doors.waiting, metrics)
+    forwarder = Forwarder(links, metrics)
     router = Router(_mesh(node), waiting, forwarder)
     streams = Streams(router, forwarder)
     limits = replace(doors.server, connection_age_s=doors.connection_age_s)
-    public = PublicServer(router, streams, _mesh(node), limits)
+    public = PublicServer(router, streams, _mesh(node), limits, metrics)
     administration = Administration(node, links.channel, node.drain)
     steps = Steps(node, registry, administration)
     loads = Loads(node)
@@ -96,7 +98,8 @@ async def running_node(
     passed_on = PassedOn(node, forwarder)
     services = (management.register, model_mesh.register, PeerService(node).register)
     internal = InternalServer(services, passed_on, doors.server, doors.tls)
-    operations = OperationsServer(lambda: why_not_ready(node))
+    scrape = Scrape(node, waiting, public.door)
+    operations = OperationsServer(lambda: why_not_ready(node), scrape.text)
     async with asyncio.TaskGroup() as group:
         background = [
             group.create_task(node.run()),
@@ -105,9 +108,9 @@ async def running_node(
         port = None
         try:
             await node.follower.wait_synced()
-            operations_port = await operations.start(doors.operations)
             management_port = await internal.start(doors.management)
             port = await public.start(doors.public)
+            operations_port = await operations.start(doors.operations)  # ready: the door is open
             yield RunningNode(node, management, port, management_port, operations_port)
         finally:
             await node.leave(doors.hand_over_s if port else 0.0)

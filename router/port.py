@@ -33,6 +33,10 @@ class Upstream(Protocol):
         """It is in use, still: `now` in monotonic seconds."""
         ...
 
+    def took(self, time_ms: float) -> None:
+        """A call to it ended after that long."""
+        ...
+
     def leave(self) -> None:
         """A request ended."""
         ...

@@ -1,9 +1,10 @@
 """The door: the public gRPC server."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import grpc.aio
@@ -13,6 +14,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from mesh.core.errors import MeshError
 from mesh.ops.clock import monotonic_s
+from mesh.ops.metrics import Metrics
+from mesh.wire import status_codes
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from router.about import NAME, VERSION
 from router.address import bind_all
@@ -70,7 +73,8 @@ def server_options(limits: ServerLimits) -> tuple[tuple[str, int], ...]:
 class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only
     """The inference service: two methods are routed as bytes, the others answered here."""
 
-    def __init__(self, router: Router, streams: Streams, mesh: Mesh) -> None:
+    def __init__(self, router: Router, streams: Streams, mesh: Mesh, metrics: Metrics) -> None:
+        self._ended = metrics.api.ended
         self._router = router
         self._streams = streams
         self._mesh = mesh
@@ -98,15 +102,19 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the s
 
         async def handle(message: bytes, context: Context) -> bytes:
             self._in_flight += 1
+            began_s = monotonic_s()
+            sizes: tuple[int, ...] = (len(message),)
+            code = "UNKNOWN"
             try:
                 metadata = context.invocation_metadata() or ()
                 reply = await unary(method, field, message, metadata, _deadline_s(context))
-            except MeshError as error:
-                await refuse(error, context)
-            except grpc.aio.AioRpcError as error:
-                await pass_error(error, context)
+                code, sizes = "OK", (len(message), len(reply.message))
+            except (MeshError, grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+                code = _code(error)
+                await _end(error, context)
             finally:
                 self._in_flight -= 1
+                self._ended(name, code, monotonic_s() - began_s, *sizes)
             if reply.initial:
                 await context.send_initial_metadata(reply.initial)
             if reply.trailing:
@@ -127,14 +135,17 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the s
                 context.write,
             )
             self._in_flight += 1
+            began_s = monotonic_s()
+            code = "UNKNOWN"
             try:
                 trailing = await self._streams.relay(method, field, client)
-            except MeshError as error:
-                await refuse(error, context)
-            except grpc.aio.AioRpcError as error:
-                await pass_error(error, context)
+                code = "OK"
+            except (MeshError, grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+                code = _code(error)
+                await _end(error, context)
             finally:
                 self._in_flight -= 1
+                self._ended(name, code, monotonic_s() - began_s)
             if trailing:
                 context.set_trailing_metadata(trailing)
 
@@ -162,6 +173,27 @@ def _typed(name: str, answer: Callable[[Any], Any]) -> Handler:
     return grpc.unary_unary_rpc_method_handler(
         handle, request_type.FromString, getattr(kfs, f"{name}Response").SerializeToString
     )
+
+
+def _code(error: MeshError | grpc.aio.AioRpcError | asyncio.CancelledError) -> str:
+    match error:
+        case MeshError():
+            return status_codes.code(error).name
+        case grpc.aio.AioRpcError():
+            return error.code().name
+    return "CANCELLED"
+
+
+async def _end(
+    error: MeshError | grpc.aio.AioRpcError | asyncio.CancelledError, context: Context
+) -> NoReturn:
+    """Ends a call by the status of what went wrong; a caller that left is told nothing."""
+    match error:
+        case MeshError():
+            await refuse(error, context)
+        case grpc.aio.AioRpcError():
+            await pass_error(error, context)
+    raise error
 
 
 def _deadline_s(context: Context) -> float | None:
@@ -199,8 +231,9 @@ class PublicServer:
         streams: Streams,
         mesh: Mesh,
         limits: ServerLimits,
+        metrics: Metrics,
     ) -> None:
-        self.door = Door(router, streams, mesh)
+        self.door = Door(router, streams, mesh, metrics)
         self._server = grpc.aio.server(options=server_options(limits))
         self._server.add_generic_rpc_handlers((self.door,))
         self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]

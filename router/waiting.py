@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mesh.core.errors import DeadlineExceeded, MeshError, Overloaded
 from mesh.ops.clock import monotonic_s
+from mesh.ops.metrics import CACHE_MISS, REQ_QUEUE_DELAY, Metrics
 from mesh.ops.tasks import Tasks
 from router.port import Upstream
 
@@ -36,8 +37,14 @@ class Flight:
 class WaitingRoom:
     """`resolve` answers with an upstream that was entered once."""
 
-    def __init__(self, resolve: Callable[[str], Awaitable[Upstream]], limits: Limits) -> None:
+    def __init__(
+        self,
+        resolve: Callable[[str], Awaitable[Upstream]],
+        limits: Limits,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._resolve = resolve
+        self._metrics = metrics or Metrics()
         self._limits = limits
         self._flights: dict[str, Flight] = {}
         self._waiting = 0
@@ -61,14 +68,18 @@ class WaitingRoom:
         started_s = monotonic_s()
         try:
             async with asyncio.timeout(limit_s):
-                return await waiter
+                upstream = await waiter
         except TimeoutError:
             self._leave_answer(waiter)
             raise DeadlineExceeded(name, monotonic_s() - started_s) from None
         except asyncio.CancelledError:
             self._leave_answer(waiter)
             raise
+        else:
+            self._metrics.observe(CACHE_MISS, (monotonic_s() - started_s) * 1000.0)
+            return upstream
         finally:
+            self._metrics.observe(REQ_QUEUE_DELAY, (monotonic_s() - started_s) * 1000.0)
             self._waiting -= 1
             self._part(name, flight, waiter)
 

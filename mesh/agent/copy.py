@@ -15,6 +15,7 @@ from mesh.core.cache import Entry
 from mesh.core.errors import ModelLoadFailed, Unavailable
 from mesh.core.ids import ModelId
 from mesh.core.records import BackingModel
+from mesh.ops.metrics import COPY_MS, Histogram
 from mesh.ops.tasks import Tasks
 from mesh.runtime.port import Progress
 
@@ -84,7 +85,7 @@ class NotWanted(Exception):
 class Copy:
     """One model on this node: `address` is where it answers, `pins` how many wait for it.
 
-    `uses` counts the requests that it ever had.
+    `uses` counts the requests that it ever had; `times` how many milliseconds its calls took.
 
     `progress` is the runtime's last word about the load that is under way, if there was one.
     """
@@ -99,6 +100,7 @@ class Copy:
     in_flight: int = 0
     pins: int = 0
     uses: int = 0
+    times: Histogram = field(default_factory=lambda: Histogram(COPY_MS))
     progress: Progress | None = None
     state: copies.State = field(init=False)
     _task: asyncio.Task[None] | None = field(init=False, default=None)
@@ -135,6 +137,10 @@ class Copy:
         """It is in use, still; `now` is monotonic seconds."""
         if self.entry is not None:
             self.entry.used_s = now
+
+    def took(self, time_ms: float) -> None:
+        """A call to the runtime ended after that long."""
+        self.times.observe(time_ms)
 
     def leave(self) -> None:
         """The request ended."""

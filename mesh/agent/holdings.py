@@ -18,6 +18,7 @@ from mesh.core.ids import ModelId, NodeId, PredictorName
 from mesh.core.records import CopyRecord
 from mesh.core.spec import RuntimeSpec
 from mesh.core.view import View
+from mesh.ops import metrics
 from mesh.ops.clock import Clock
 from mesh.ops.tasks import Tasks
 from mesh.runtime.port import Runtime
@@ -64,6 +65,7 @@ class Holdings:
         clock: Clock,
     ) -> None:
         self.tasks = Tasks()
+        self.metrics = metrics.Metrics()
         self.room = Room(runtime, self._evict, clock.monotonic_s)
         self._identity = identity
         self._runtime = runtime
@@ -123,22 +125,25 @@ class Holdings:
         timeout_s = (info and info.load_timeout_s) or DEFAULT_LOAD_TIMEOUT_S
         started_s = self._clock.monotonic_s()
         loaded = await self._runtime.load(copy.model, timeout_s=timeout_s)
+        took_s = self._clock.monotonic_s() - started_s
         fields = {"model": copy.id, "size_bytes": loaded.size_bytes}
-        log.info(
-            "model loaded",
-            extra={**fields, "seconds": round(self._clock.monotonic_s() - started_s, 3)},
-        )
+        log.info("model loaded", extra={**fields, "seconds": round(took_s, 3)})
+        self.metrics.observe(metrics.LOADMODEL, took_s * 1000.0)
         if loaded.size_bytes > self.room.cache.capacity_bytes:
             cause = f"it takes {loaded.size_bytes} bytes, more than the node has for models"
             raise ModelLoadFailed(cause, model=copy.id, holds_memory=True)
         return loaded.size_bytes
 
     async def unload(self, model: ModelId) -> None:
+        started_s = self._clock.monotonic_s()
         await self._runtime.unload(model)
+        took_s = self._clock.monotonic_s() - started_s
+        self.metrics.observe(metrics.UNLOADMODEL, took_s * 1000.0)
         log.info("model unloaded", extra={"model": model})
 
     def changed(self, copy: Copy, before: life.State) -> None:
         self._account(copy, before)
+        self._count(copy.state, before)
         if isinstance(copy.state, life.Gone):
             del self._copies[copy.id]
         if isinstance(copy.state, life.Failed):
@@ -171,9 +176,28 @@ class Holdings:
                 cache.drop(copy.id)
                 copy.entry = None
 
+    def _count(self, after: life.State, before: life.State) -> None:
+        """What the metrics tell of a move."""
+        match before, after:
+            case life.Queued(since_s=began_s), life.Loading(since_s=since_s):
+                waited_ms = max(0.0, since_s - began_s) * 1000.0
+                self.metrics.observe(metrics.LOADING_QUEUE_DELAY, waited_ms)
+            case _, life.Loaded(size_bytes=size_bytes):
+                self.metrics.observe(metrics.LOADED_MODEL_SIZE, size_bytes)
+            case _, life.Failed():
+                self.metrics.add(metrics.LOADMODEL_FAILURE)
+            case life.Unloading(attempts=first), life.Unloading(attempts=next_) if next_ > first:
+                self.metrics.add(metrics.UNLOADMODEL_ATTEMPT_FAILURE)
+                if first == 1:
+                    self.metrics.add(metrics.UNLOADMODEL_FAILURE)
+
     def _evict(self, model: ModelId) -> None:
         log.info("model evicted", extra={"model": model})
-        self._copies[model].send(life.Leave())
+        copy = self._copies[model]
+        if copy.entry is not None:
+            unused_s = self._clock.monotonic_s() - copy.entry.used_s
+            self.metrics.observe(metrics.AGE_AT_EVICTION, unused_s * 1000.0)
+        copy.send(life.Leave())
 
     def _publish(self, copy: Copy) -> None:
         node = self._identity.id

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from mesh.agent.holdings import Identity
 from mesh.core.placement import FAILURE_MEMORY_S
 from mesh.local.process import MAX_LOG_BYTES
+from mesh.ops.metrics import DECLARED
 from mesh.ops.settings import AdapterSettings
 from mesh.storage.s3 import MOST_OBJECTS
 from mesh.wire.documents import MAX_BYTES
@@ -61,6 +62,19 @@ def adapter_settings() -> str:
         for name, default, text in AdapterSettings.reference()
     ]
     return _table(("variable", "default", "meaning"), rows)
+
+
+def metrics() -> str:
+    rows = [
+        (
+            f"`{item.name}`",
+            item.kind,
+            ", ".join(f"`{label}`" for label in item.labels),
+            item.meaning,
+        )
+        for item in DECLARED
+    ]
+    return _table(("metric", "kind", "labels", "what it counts"), rows)
 
 
 def serve_options() -> str:
@@ -121,6 +135,7 @@ def limits() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "adapter-settings": adapter_settings,
+    "metrics": metrics,
     "cli-commands": cli_commands,
     "cli-options": cli_options,
     "limits": limits,
