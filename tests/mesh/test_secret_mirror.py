@@ -25,7 +25,7 @@ def test_entry_that_is_the_same_is_not_written_again(tmp_path):
 
 def test_names_that_are_no_plain_file_are_left_out(tmp_path):
     folder = tmp_path / "keys"
-    write(folder, {name: b"x" for name in ("", ".", "..", "../out", "a/b", ".hidden", "z\0", "ok")})
+    write(folder, dict.fromkeys(("", ".", "..", "../out", "a/b", ".hidden", "z\x00", "ok"), b"x"))
     assert [path.name for path in folder.iterdir()] == ["ok"]
     assert [path.name for path in tmp_path.iterdir()] == ["keys"]
 
