@@ -67,6 +67,10 @@ class EtcdRegistry:
             raise
         return registry
 
+    @property
+    def is_away(self) -> bool:
+        return self._link.is_away
+
     async def list(self, prefix: str) -> Snapshot:
         for _ in range(LISTINGS):
             try:

@@ -7,8 +7,8 @@ an etcd that is away costs no time. Everything fails as EtcdFailure.
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from random import SystemRandom
 from typing import Any, TypeVar
 
@@ -128,8 +128,15 @@ class Link:
         self._token: str | None = None
         self._signing_in = asyncio.Lock()
         self._is_away = False
+        self._limits: set[asyncio.Timeout] = set()
+        self._broken: set[object] = set()
         self.is_closed = False
         self.history = History()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether etcd was away when it was last tried, or a watch waits for it now."""
+        return self.is_closed or self._is_away or bool(self._broken)
 
     async def ask(
         self, call: Call[Answer], request: Request, *, is_repeatable: bool = True
@@ -181,8 +188,49 @@ class Link:
                 if ("token", self._token) in metadata:
                     self._token = None
 
+    @asynccontextmanager
+    async def stream(self, call: Call[Any], request: Any) -> AsyncIterator[Any]:
+        """A stream of requests of this class, to be read and written within `foreseen`.
+
+        An EtcdFailure that leaves it counts against the member.
+        """
+        member, metadata = await self.enter()
+        stream = member.stream(call, request, metadata)
+        try:
+            yield stream
+        except EtcdFailure as error:
+            self.leave(member, error, metadata)
+            raise
+        finally:
+            stream.cancel()
+
+    @asynccontextmanager
+    async def within(self, limit_s: float) -> AsyncIterator[None]:
+        """Raises EtcdFailure when the time is over, or by `close`.
+
+        For the beginning of a stream: gRPC would not end it when its channel is closed.
+        """
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                self._limits.add(limit)
+                try:
+                    yield
+                finally:
+                    self._limits.discard(limit)
+        except TimeoutError:
+            raise away("the store is closed" if self.is_closed else "no answer in time") from None
+
+    def broke(self, watch: object) -> None:
+        """This watch has lost its stream; it is `mended` once it has another, or ends."""
+        self._broken.add(watch)
+
+    def mended(self, watch: object) -> None:
+        self._broken.discard(watch)
+
     async def close(self) -> None:
         self.is_closed = True
+        for limit in self._limits:
+            limit.reschedule(0)
         for member in self._members:
             await member.channel.close(None)
 

@@ -7,8 +7,8 @@ one that went back in time, are never passed on as if they came next.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -39,35 +39,29 @@ class Watch:
     async def run(self, prefix: str, after: Revision, store_id: str) -> AsyncGenerator[Batch, None]:
         """As the port says; with no `store_id`, of the store at the first connection."""
         seen, pause_s, renewals = after, FIRST_PAUSE_S, 0
-        while True:
-            try:
-                async with self._opened() as call:
-                    await self._begin(call, prefix, seen)
-                    store_id = _same(await self.identify(), store_id)
-                    renewals = 0
-                    async with aclosing(self._batches(call, seen)) as batches:
-                        async for batch in batches:
-                            seen, pause_s = batch.revision, FIRST_PAUSE_S
-                            yield batch
-            except EtcdFailure as error:
-                renewals += error.kind is Kind.TOKEN
-                is_passing = error.kind in PASSING or 0 < renewals <= RENEWALS
-                if self.link.is_closed or not is_passing:
-                    raise
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LAST_PAUSE_S)
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Any]:
-        member, metadata = await self.link.enter()
-        call = member.stream(WATCH, pb.WatchRequest, metadata)
+        this = object()
         try:
-            yield call
-        except EtcdFailure as error:
-            self.link.leave(member, error, metadata)
-            raise
+            while True:
+                try:
+                    async with self.link.stream(WATCH, pb.WatchRequest) as call:
+                        await self._begin(call, prefix, seen)
+                        store_id = _same(await self.identify(), store_id)
+                        self.link.mended(this)
+                        renewals = 0
+                        async with aclosing(self._batches(call, seen)) as batches:
+                            async for batch in batches:
+                                seen, pause_s = batch.revision, FIRST_PAUSE_S
+                                yield batch
+                except EtcdFailure as error:
+                    self.link.broke(this)
+                    renewals += error.kind is Kind.TOKEN
+                    is_passing = error.kind in PASSING or 0 < renewals <= RENEWALS
+                    if self.link.is_closed or not is_passing:
+                        raise
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LAST_PAUSE_S)
         finally:
-            call.cancel()
+            self.link.mended(this)
 
     async def _begin(self, call: Any, prefix: str, seen: Revision) -> None:
         key, range_end = self.keys.below(prefix)
@@ -79,12 +73,9 @@ class Watch:
             fragment=True,
         )
         with foreseen():
-            try:
-                async with asyncio.timeout(CALL_S):
-                    await call.write(pb.WatchRequest(create_request=create))
-                    response = await call.read()
-            except TimeoutError:
-                raise away("no answer to a watch") from None
+            async with self.link.within(CALL_S):
+                await call.write(pb.WatchRequest(create_request=create))
+                response = await call.read()
         _refuse_end(response, seen)
 
     async def _batches(self, call: Any, seen: Revision) -> AsyncGenerator[Batch, None]:

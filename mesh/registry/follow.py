@@ -22,6 +22,8 @@ Sink = Callable[[tuple[Change, ...]], None]
 
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 1.0
+# Longer than any caller waits: a bound for those that set none.
+CATCH_UP_S = 30.0
 
 
 class Follower:
@@ -50,12 +52,13 @@ class Follower:
         self._is_current = False
         self._revision = Revision(0)
         self._known: dict[str, Revision] = {}
+        self._resets = 0
         self._moved = Bell()
 
     @property
     def is_current(self) -> bool:
         """Whether the store has been listed and is watched just now, as far as is known."""
-        return self._is_current
+        return self._is_current and not self._registry.is_away
 
     def knows(self, key: str) -> bool:
         """Whether the store has this key, as far as it was followed."""
@@ -87,10 +90,17 @@ class Follower:
         """Waits until all up to `revision` has been delivered.
 
         With a prefix of one's own, name the revision of a commit that touches it: not every store
-        sends marks. After the store went back in time it may not return: bound it.
+        sends marks. Returns also when the store goes back in time meanwhile: what there is now has
+        been delivered then, and revisions of before say nothing. Raises Unavailable after 30 s.
         """
-        while self._revision < revision:
-            await self._moved.wait()
+        resets = self._resets
+        try:
+            async with asyncio.timeout(CATCH_UP_S):
+                while self._revision < revision and self._resets == resets:
+                    await self._moved.wait()
+        except TimeoutError:
+            cause = f"revision {revision} of the store was not seen in {CATCH_UP_S:.0f} s"
+            raise Unavailable(cause) from None
 
     async def _follow(self) -> None:
         snapshot = await self._registry.list(self._prefix)
@@ -111,6 +121,7 @@ class Follower:
         gone = self._known.keys() - {entry.key for entry in snapshot.entries}
         is_reset = self._went_back(snapshot)
         if is_reset:
+            self._resets += 1
             self._known.clear()
             deletions: list[Change] = []
         else:

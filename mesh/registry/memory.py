@@ -71,6 +71,10 @@ class MemoryRegistry:
         self._writer: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def is_away(self) -> bool:
+        return self._closed
+
     async def list(self, prefix: str) -> Snapshot:
         self._enter()
         return Snapshot(self._ledger.below(prefix), self._ledger.revision, self._store_id)

@@ -127,6 +127,11 @@ Check = Absent | Unchanged | Exists
 class Registry(Protocol):
     """The store, as the mesh uses it."""
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it could not be reached when that was last tried: watches may be waiting for it."""
+        ...
+
     async def list(self, prefix: str) -> Snapshot:
         """All entries whose key begins with `prefix`, at one revision; "" is all of them."""
         ...

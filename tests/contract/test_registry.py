@@ -201,9 +201,16 @@ async def test_closed_store_is_unavailable_and_ends_watches(registry):
         with pytest.raises(Unavailable):
             await take(registry, 1, after=start)
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(2), asyncio.TaskGroup() as group:
         group.create_task(watch_to_the_end())
         await asyncio.sleep(0)
         await registry.close()
     with pytest.raises(Unavailable):
         await put(registry, "a")
+
+
+async def test_store_is_there_until_it_is_closed(registry):
+    await put(registry, "a")
+    assert not registry.is_away
+    await registry.close()
+    assert registry.is_away

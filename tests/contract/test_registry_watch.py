@@ -5,6 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
+from mesh.core.errors import Unavailable
 from mesh.core.ids import Revision
 from mesh.registry.port import (
     Compacted,
@@ -91,3 +92,28 @@ async def test_compaction_in_mid_watch_loses_nothing_silently(store):
         except Compacted:
             assert 1 <= len(seen) < len(expected)
     assert seen == expected[: len(seen)]
+
+
+async def test_watch_of_the_store_that_was_listed_goes_on(registry):
+    await put(registry, "a")
+    snapshot = await registry.list("")
+    await put(registry, "b")
+    async with aclosing(registry.watch("", snapshot.revision, snapshot.store_id)) as batches:
+        assert told([await anext(batches)]) == [[("b", b"")]]
+
+
+async def test_watch_of_another_store_is_refused(registry):
+    start = await put(registry, "a")
+    await put(registry, "b")
+    async with aclosing(registry.watch("", start, "another")) as batches:
+        with pytest.raises(Unavailable):
+            await anext(batches)
+
+
+async def test_watch_misses_no_deletion_that_history_was_compacted_at(store):
+    registry = store.registry
+    start = await put(registry, "a", b"0")
+    await registry.commit([Delete("a")])
+    await store.compact()
+    with pytest.raises(Compacted):
+        await take(registry, 1, after=start)

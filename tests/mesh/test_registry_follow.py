@@ -16,6 +16,7 @@ from mesh.core.ids import Revision
 from mesh.registry.follow import Follower
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.port import Batch, Change, Compacted, Entry, Put, Registry, Snapshot
+from tests.support.virtual_time import VirtualLoop
 
 DOWN = Unavailable("down")
 COMPACTED = Compacted(Revision(0))
@@ -28,6 +29,7 @@ class ScriptedStore:
         self._script = deque(script)
         self.watched_after: list[Revision] = []
         self.ended = asyncio.Event()
+        self.is_away = False
 
     async def list(self, prefix: str) -> Snapshot:
         line = self._script.popleft()
@@ -208,6 +210,44 @@ async def test_caught_up_waits_until_the_sink_has_the_revision():
         await waiting
         assert told.calls[-1] == [("b", b"", revision)]
         running.cancel()
+
+
+async def test_caught_up_returns_when_the_store_goes_back_in_time():
+    told, gate = Told(), asyncio.Event()
+
+    async def pause(_: float) -> None:
+        await gate.wait()
+
+    store = ScriptedStore(listing(7, a=5), DOWN, listing(2, "two", b=2))
+    follower = Follower(cast(Registry, store), told.sink, pause=pause)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        running = group.create_task(follower.run())
+        await follower.wait_synced()
+        waiting = group.create_task(follower.caught_up(Revision(8)))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        gate.set()
+        await waiting
+        assert told.calls[-1] == [("b", b"2", 2)]
+        running.cancel()
+
+
+def test_caught_up_gives_up_on_a_revision_that_never_comes():
+    async def wait() -> None:
+        with pytest.raises(Unavailable, match="revision 9 of the store was not seen in 30 s"):
+            await Follower(MemoryRegistry(), Told().sink).caught_up(Revision(9))
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(wait())
+
+
+async def test_follower_is_current_only_while_its_store_is_there():
+    told, store = Told(), ScriptedStore(listing(7, a=5))
+    assert not Follower(cast(Registry, store), told.sink).is_current
+    async with following(store, told) as follower:
+        assert follower.is_current
+        store.is_away = True
+        assert not follower.is_current
 
 
 async def test_follower_of_a_prefix_catches_up_with_commits_elsewhere():
