@@ -70,10 +70,7 @@ class MemoryRegistry:
         self._tasks = Tasks()
         self._writer: asyncio.Task[None] | None = None
         self._closed = False
-
-    @property
-    def is_away(self) -> bool:
-        return self._closed
+        self.is_away = False
 
     async def list(self, prefix: str) -> Snapshot:
         self._enter()
@@ -118,7 +115,7 @@ class MemoryRegistry:
 
     async def close(self) -> None:
         """As the port says, but what the journal has begun is finished first."""
-        self._closed = True
+        self._closed = self.is_away = True
         if self._writer is not None:
             await asyncio.wait({self._writer})
         if self._timer is not None:

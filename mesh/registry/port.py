@@ -129,7 +129,7 @@ class Registry(Protocol):
 
     @property
     def is_away(self) -> bool:
-        """Whether it could not be reached when that was last tried: watches may be waiting for it."""
+        """Whether it was away when it was last tried: watches may be waiting for it."""
         ...
 
     async def list(self, prefix: str) -> Snapshot:
