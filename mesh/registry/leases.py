@@ -14,10 +14,13 @@ class _Lease:
 
 
 class Leases:
-    """All leases that have not ended; one that is overdue lives until `end` is called for it."""
+    """All leases that have not ended; one that is overdue lives until `end` is called for it.
 
-    def __init__(self) -> None:
-        self._granted = 0
+    Ids begin after `epoch`.
+    """
+
+    def __init__(self, *, epoch: int = 0) -> None:
+        self._granted = epoch
         self._leases: dict[LeaseId, _Lease] = {}
         self._lease_of: dict[str, LeaseId] = {}
 

@@ -24,14 +24,17 @@ from mesh.registry.port import (
 
 
 class Ledger:
-    """Entries and the last `history` commits; what it holds at first is its first commit."""
+    """Entries and the last `history` commits; what it holds at first is its first commit.
 
-    def __init__(self, initial: Mapping[str, bytes], *, history: int) -> None:
+    Revisions begin after `epoch`.
+    """
+
+    def __init__(self, initial: Mapping[str, bytes], *, history: int, epoch: int = 0) -> None:
         self._history = history
-        self._compacted = Revision(0)
+        self._compacted = Revision(epoch)
         self._entries: dict[str, Entry] = {}
         self._commits: dict[Revision, Batch] = {}
-        self.revision = Revision(0)
+        self.revision = Revision(epoch)
         self._record([(key, value) for key, value in initial.items()])
 
     def get(self, key: str) -> Entry | None:

@@ -48,7 +48,8 @@ class MemoryRegistry:
 
     `history` commits are kept for watchers. `initial` is there from the start: give it
     `journal.load()` to go on where the last process ended. What a journal cannot store changes
-    nothing and raises Unavailable.
+    nothing and raises Unavailable. Revisions and ids of leases begin after `epoch`: where other
+    processes use it, a store must not give out again what one of its past lives did.
     """
 
     def __init__(
@@ -58,12 +59,13 @@ class MemoryRegistry:
         history: int = 10_000,
         initial: Mapping[str, bytes] = NOTHING,
         journal: Journal | None = None,
+        epoch: int = 0,
     ) -> None:
         self._clock = clock
         self._journal = journal
         self._store_id = uuid4().hex
-        self._ledger = Ledger(initial, history=history)
-        self._leases = Leases()
+        self._ledger = Ledger(initial, history=history, epoch=epoch)
+        self._leases = Leases(epoch=epoch)
         self._changed = Bell()
         self._timer: asyncio.TimerHandle | None = None
         self._turns: deque[_Turn] = deque()

@@ -7,7 +7,7 @@ made of what the test run has for it.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,14 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from mesh.core.ids import Revision
 from mesh.registry.etcd import EtcdRegistry
 from mesh.registry.memory import MemoryRegistry
+from mesh.registry.peer import PeerRegistry
 from mesh.registry.port import (
     Batch,
     LeaseId,
     Put,
     Registry,
 )
+from mesh.registry.served import RegistryService
 from tests.support.etcd import Etcd
 
 
@@ -82,8 +84,24 @@ async def compact_etcd(channel: grpc.aio.Channel, revision: int) -> None:
             raise
 
 
+@asynccontextmanager
+async def peer_store() -> AsyncIterator[Store]:
+    """A store in memory, served and asked over loopback."""
+    async with memory_store() as kept:
+        server = grpc.aio.server()
+        RegistryService(kept.registry).register(server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        address = f"127.0.0.1:{port}"
+        registry = await PeerRegistry.connect(grpc.aio.insecure_channel(address), address)
+        yield replace(kept, registry=registry)
+        await registry.close()
+        await server.stop(None)
+
+
 IMPLEMENTATIONS: dict[str, Callable[[pytest.FixtureRequest], Opening]] = {
     "memory": lambda _: memory_store,
+    "peer": lambda _: peer_store,
     "etcd": lambda request: partial(etcd_store, request.getfixturevalue("etcd")),
 }
 

@@ -26,13 +26,13 @@ UNHEALTHY = "Waiting for supporting runtime Pod to become available"
 class GoneStore(MemoryRegistry):
     """A store of which writing can be cut off; `commits` of wishes are counted."""
 
-    is_away = False
+    is_cut = False
     wishes = 0
 
     async def commit(self, ops, checks=()):
         is_wish = any(op.key.startswith(records.WANTED) for op in ops)
         self.wishes += is_wish
-        if self.is_away and is_wish:
+        if self.is_cut and is_wish:
             raise Unavailable("the store is away")
         return await super().commit(ops, checks)
 
@@ -264,10 +264,10 @@ async def test_store_that_is_away_holds_up_no_request():
     async with zero() as z:
         await z.router.apply("p")
         await asyncio.sleep(20.0)
-        z.registry.is_away = True
+        z.registry.is_cut = True
         request = z.router.begin("p")
         await asyncio.sleep(20.0)
-        z.registry.is_away = False
+        z.registry.is_cut = False
         await asyncio.sleep(2.0)
         assert CLOCK.wall_s() - await z.wanted_s() < 3.0
         async with z.node():
