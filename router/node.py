@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from mesh.agent.engine import Node
 from mesh.agent.holdings import Identity
+from mesh.agent.seeded import until_seeded
 from mesh.ops.clock import monotonic_s
 from mesh.peers.client import GrpcPeers
 from mesh.peers.links import Links
@@ -109,6 +110,8 @@ async def running_node(
         try:
             await node.follower.wait_synced()
             management_port = await internal.start(doors.management)
+            if identity.address:
+                await until_seeded(node.view, node.follower, registry)
             port = await public.start(doors.public)
             operations_port = await operations.start(doors.operations)  # ready: the door is open
             yield RunningNode(node, management, port, management_port, operations_port)

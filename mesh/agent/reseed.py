@@ -3,7 +3,8 @@ create-only.
 
 Nodes announce their own records by themselves. Of the rest each node has a view; the first of them
 in rendezvous order writes what is missing, the next ones half a second later what is missing yet. A
-key that exists is never touched, so that what the store came back with stands. A Predictor that was
+key that exists is never touched, so that what the store came back with stands. Last comes the mark
+for nodes that start (`seeded`). A Predictor that was
 deleted after the store's backup was made rises again with the backup: of that its owner is the
 judge, who applies and deletes as ever.
 """
@@ -12,12 +13,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from mesh.agent.seeded import VALUE
 from mesh.core.errors import Conflict, Unavailable
 from mesh.core.ids import ModelId, PredictorName, Revision, RuntimeName
 from mesh.core.view import View
 from mesh.ops.tasks import Tasks
 from mesh.registry.port import Absent, Change, Op, Put, Registry
 from mesh.wire import records
+from mesh.wire.records import SEEDED
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ RANK_S = 0.5
 NEVER = Revision(0)
 RETRY_S = 0.5
 A_COMMIT = 64
+OURS = (records.PREDICTORS, records.MODELS, records.RUNTIMES)
 
 
 class Reseed:
@@ -47,11 +51,10 @@ class Reseed:
 
     def reset(self, missing: Iterable[str], *, rank: int) -> None:
         """The store lacks these keys all at once; `rank` says when it is this node's turn."""
-        ours = (records.PREDICTORS, records.MODELS, records.RUNTIMES)
-        self._missing = dict.fromkeys(sorted(key for key in missing if key.startswith(ours)))
-        if self._missing:
-            log.warning("store lost data", extra={"keys": len(self._missing), "rank": rank})
-            self._tasks.spawn(self._run(rank), "reseed")
+        keys = {key for key in missing if key.startswith(OURS)}
+        self._missing = dict.fromkeys((*sorted(keys), SEEDED))  # the mark comes last
+        log.warning("store lost data", extra={"keys": len(keys), "rank": rank})
+        self._tasks.spawn(self._run(rank), "reseed")
 
     def seen(self, changes: Iterable[Change]) -> None:
         """These came from the store: whatever they say, it is not for us to write them."""
@@ -89,6 +92,8 @@ class Reseed:
         return len(ops)
 
     def _value(self, key: str) -> bytes | None:
+        if key == SEEDED:
+            return VALUE
         prefix, names = records.key_parts(key)
         if prefix == records.PREDICTORS:
             predictor = self._view.predictors.get(PredictorName(names[0]))

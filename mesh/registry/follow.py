@@ -64,6 +64,11 @@ class Follower:
         """Whether the store has this key, as far as it was followed."""
         return key in self._known
 
+    async def until_known(self, key: str) -> None:
+        """Returns once the store has this key."""
+        while key not in self._known:
+            await self._moved.wait()
+
     @property
     def revision(self) -> Revision:
         """Everything up to here has been delivered; 0 before the first listing."""

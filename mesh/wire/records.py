@@ -32,6 +32,8 @@ NODES = "nodes/"
 CLAIMS = "claims/"
 RUNTIMES = "runtimes/"
 WANTED = "wanted/"
+# No record: see agent.seeded.
+SEEDED = "mesh/seeded"
 
 
 class Unreadable(Exception):
