@@ -1,11 +1,11 @@
-"""A node of a mesh: one process over etcd, with an adapter and a runtime beside it, or none."""
+"""A node of a mesh: one process, with an adapter and a runtime beside it, or none."""
 
 import asyncio
 import logging
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from mesh.agent.holdings import Identity
@@ -14,8 +14,6 @@ from mesh.core.ids import NodeId
 from mesh.ops.logs import bound
 from mesh.ops.settings import InvalidSettings
 from mesh.peers.tls import UnusableTls
-from mesh.registry.etcd import EtcdRegistry
-from mesh.registry.etcd_settings import EtcdSettings
 from mesh.runtime.client import GrpcRuntime
 from mesh.runtime.none import NoRuntime
 from mesh.runtime.port import Runtime
@@ -23,6 +21,7 @@ from mesh.wire.runtime_manifest import ServingRuntimeManifest
 from router.node import Doors, RunningNode, running_node
 from router.serve import StartFailed
 from router.server import CannotListen
+from router.stores import StoreSettings, opened
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class MemberSettings:
     """
 
     name: str
-    store: EtcdSettings
+    store: StoreSettings
     runtime: RuntimeBeside | None
     address: str
     doors: Doors
@@ -78,20 +77,27 @@ async def joined(settings: MemberSettings) -> AsyncIterator[RunningNode]:
         zone=settings.zone,
         labels=settings.labels,
     )
-    try:
-        if settings.doors.tls is not None:
-            settings.doors.tls.check()
-        registry = await EtcdRegistry.connect(settings.store)
-    except (InvalidSettings, Unavailable, UnusableTls) as error:
-        raise StartFailed(str(error)) from error
     runtime: Runtime = NoRuntime()
     if beside is not None:
         runtime = GrpcRuntime(beside.adapter, beside.data, identity.id)
-    try:
-        with bound(node=identity.id):
-            async with running_node(identity, registry, runtime, settings.doors) as running:
-                yield running
-    except* CannotListen as errors:
-        raise StartFailed(str(errors.exceptions[0])) from errors
-    finally:
-        await registry.close()
+    async with AsyncExitStack() as stack:
+        try:
+            if settings.doors.tls is not None:
+                settings.doors.tls.check()
+            store = await stack.enter_async_context(opened(settings.store, settings.doors.tls))
+        except (InvalidSettings, Unavailable, UnusableTls) as error:
+            raise StartFailed(str(error)) from error
+        node = running_node(
+            identity,
+            store.registry,
+            runtime,
+            settings.doors,
+            services=store.services,
+            opening=store.opening,
+        )
+        try:
+            with bound(node=identity.id):
+                async with node as running:
+                    yield running
+        except* CannotListen as errors:
+            raise StartFailed(str(errors.exceptions[0])) from errors

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+
+import grpc.aio
 
 from mesh.agent.engine import Node
 from mesh.agent.holdings import Identity
@@ -33,6 +35,8 @@ from router.stream import Streams
 from router.waiting import Limits, WaitingRoom
 
 log = logging.getLogger(__name__)
+
+Register = Callable[[grpc.aio.Server], None]
 
 QUIET_S = 0.1
 # What is passed on to a node that has left the store: others learn of it within this.
@@ -76,11 +80,18 @@ class RunningNode:
 
 @asynccontextmanager
 async def running_node(
-    identity: Identity, registry: Registry, runtime: Runtime, doors: Doors
+    identity: Identity,
+    registry: Registry,
+    runtime: Runtime,
+    doors: Doors,
+    *,
+    services: Iterable[Register] = (),
+    opening: Callable[[Node], Awaitable[None]] | None = None,
 ) -> AsyncIterator[RunningNode]:
     """A node for as long as the context lasts; leaving it drains and stops it.
 
-    Raises CannotListen.
+    `services` are further ones for other nodes; `opening` is awaited between the two doors, that
+    for nodes and that for clients. Raises CannotListen.
     """
     links = Links(doors.tls)
     node = Node(identity, registry, runtime, GrpcPeers(links))
@@ -97,8 +108,8 @@ async def running_node(
     management = Management(node, steps, administration, Endpoints(_endpoint(doors.public)))
     model_mesh = ModelMesh(node, steps, loads)
     passed_on = PassedOn(node, forwarder)
-    services = (management.register, model_mesh.register, PeerService(node).register)
-    internal = InternalServer(services, passed_on, doors.server, doors.tls)
+    own = (management.register, model_mesh.register, PeerService(node).register)
+    internal = InternalServer((*own, *services), passed_on, doors.server, doors.tls)
     scrape = Scrape(node, waiting, public.door)
     operations = OperationsServer(lambda: why_not_ready(node), scrape.text)
     async with asyncio.TaskGroup() as group:
@@ -110,6 +121,8 @@ async def running_node(
         try:
             await node.follower.wait_synced()
             management_port = await internal.start(doors.management)
+            if opening is not None:
+                await opening(node)
             if identity.address:
                 await until_seeded(node.view, node.follower, registry)
             port = await public.start(doors.public)

@@ -38,6 +38,7 @@ class Announcer:
         self._stale: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._lease: LeaseId | None = None
+        self._is_doubtful = False
 
     def put(self, key: str, value: bytes) -> None:
         """This is to stand in the store."""
@@ -51,6 +52,11 @@ class Announcer:
         if self._wanted.pop(key, None) is not None:
             self._stale[key] = None
             self._wake.set()
+
+    def doubt(self) -> None:
+        """The store may not know the lease any more: looks at once."""
+        self._is_doubtful = True
+        self._wake.set()
 
     async def claim(self, key: str, value: bytes) -> Revision:
         """Creates a key under the lease, kept until it is dropped.
@@ -90,7 +96,9 @@ class Announcer:
         loop = asyncio.get_running_loop()
         keep_at_s = loop.time() + KEEP_ALIVE_S
         while True:
-            if loop.time() >= keep_at_s - SLACK_S:  # timers may come a little early
+            is_due = loop.time() >= keep_at_s - SLACK_S  # timers may come a little early
+            if is_due or self._is_doubtful:
+                self._is_doubtful = False
                 await self._registry.keep_alive(lease)
                 keep_at_s = loop.time() + KEEP_ALIVE_S
             if self._stale:

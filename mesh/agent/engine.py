@@ -22,6 +22,7 @@ from mesh.agent.intake import take_in
 from mesh.agent.leave import hand_over
 from mesh.agent.monitor import monitor
 from mesh.agent.pulse import Pulse
+from mesh.agent.questions import Questions
 from mesh.agent.reach import Reach
 from mesh.agent.remote import RemoteCopy
 from mesh.agent.reseed import Reseed
@@ -91,6 +92,9 @@ class Node:
         self.history = History(self.view, clock.wall_s)
         self.reach = Reach(peers, self.view.nodes, self._reach_changed)
         self._errands = Errands(peers, self._learn, self._errand_ended, self.reach.lost)
+        self._questions = Questions(
+            self.view, self.reach, self._errands, identity.policy.constraints, clock.wall_s
+        )
         self._doubts = Doubts(identity.id, self.view, self.reach, self._believe)
         self._reseed = Reseed(self.view, registry, self._believe)
         self._learned: dict[str, CopyRecord] = {}
@@ -113,7 +117,7 @@ class Node:
         self._wishes = Wishes(self.view, registry, clock.wall_s)
         self._transitions = Transitions(self.view, registry, self, clock.wall_s)
         record = _record(identity, clock.wall_s())
-        self._growth = Growth(self)
+        self._growth = Growth(self, identity.policy.thresholds)
         self.standing = Standing(record, self.view, self._announcer, clock, self._state_moved)
 
     @property
@@ -275,24 +279,8 @@ class Node:
     def question(
         self, model: ModelId, *, fill: bool = False, extra: bool = False
     ) -> Question | None:
-        record = self.view.models.get(model)
-        if record is None:
-            return None
-        copies = self.view.copies(model)
-        lost = frozenset(node for node in copies if node not in self.view.nodes)
-        excluded = lost | self.reach.down | self._errands.resting(model)
-        return Question(
-            record,
-            copies,
-            self.view.nodes,
-            self._clock.wall_s(),
-            excluded=excluded,
-            # Alone, there is nothing to choose: the copy waits for its room, or is told of none.
-            fill=fill and not self.is_alone,
-            extra=extra,
-            coming=self.view.loading,
-            runtimes=self.view.runtimes,
-        )
+        # Alone, there is nothing to choose: the copy waits for its room, or is told of none.
+        return self._questions.ask(model, fill=fill and not self.is_alone, extra=extra)
 
     def long_for(self, model: ModelId, runtimes: tuple[RuntimeName, ...]) -> Longing:
         return self._wishes.hold(model, runtimes)
@@ -326,6 +314,7 @@ class Node:
 
     def forgive(self, model: ModelId) -> None:
         """Forgets that a model failed here, and offers it room once more."""
+        self._questions.forgive(model)
         copy = self.holdings.get(model)
         if copy is not None and isinstance(copy.state, life.Failed):
             self._transitions.forget(model)
@@ -347,9 +336,8 @@ class Node:
         match event:
             case KeyChanged(key=key):
                 log.info("storage key changed", extra={"key": key})
-                for copy in self.holdings:
-                    if copy.model.source.storage_key == key:
-                        self.forgive(copy.id)
+                for model in self._questions.with_key(key):
+                    self.forgive(model)
             case Progress():
                 self._progressed(event)
 
@@ -383,6 +371,7 @@ class Node:
             self.standing.look(self.holdings, self.holdings.room)
             self._transitions.tick()
             self._touch(self._wishes.tick())
+            self._questions.tick()
             self._forget_learned()
             if self.identity.address and not self.is_draining:
                 self._growth.sample()
@@ -402,7 +391,7 @@ class Node:
     def _believe(self, changes: tuple[Change, ...]) -> None:
         has_nodes = any(change.key.startswith(records.NODES) for change in changes)
         before = dict(self.view.nodes) if has_nodes else self.view.nodes
-        taken = take_in(self.view, changes, own=self.identity.id)
+        taken = take_in(self.view, changes, own=self.identity.id, going=self._questions.going)
         touched = taken.touched | (self._touched_by_nodes(before) if has_nodes else frozenset())
         for name in touched:
             self._routes.renew(name)  # nobody is sent to a copy that is about to leave
@@ -427,6 +416,7 @@ class Node:
 
     def _reset(self, missing: frozenset[str]) -> None:
         """The store lost data, or is another one."""
+        self._announcer.doubt()
         live = [node for node in self.view.nodes if not self.reach.is_down(node)]
         order = rendezvous(str(self.follower.revision), live)
         self._reseed.reset(missing, rank=order.index(self.identity.id))

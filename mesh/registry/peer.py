@@ -4,9 +4,9 @@ A restart of that node is another store: who followed it lists again, and announ
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Self
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, Self
 
 import grpc
 import grpc.aio
@@ -33,24 +33,33 @@ CONNECT_PAUSE_S = 0.25
 CALL_S = 5.0
 
 
+class Channels(Protocol):
+    """Makes channels, one an address, and closes them."""
+
+    def channel(self, address: str) -> grpc.aio.Channel: ...
+
+    async def forget(self, address: str) -> None:
+        """Closes the one to this address: the next is a new one, with the certificates of then."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class PeerRegistry:
-    """The port `Registry`, over a channel of one's own to that node: closing it closes the channel.
+    """The port `Registry`; closing it closes `channels`, which are its own."""
 
-    `address` is for messages.
-    """
-
-    def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
-        self._channel = channel
+    def __init__(self, channels: Channels, address: str) -> None:
+        self._channels = channels
         self._address = address
         self.is_away = False
-        self._stub: Any = pb_grpc.RegistryStub(channel)
+        self._is_closed = False
 
     @classmethod
     async def connect(
-        cls, channel: grpc.aio.Channel, address: str, *, patience_s: float = PATIENCE_S
+        cls, channels: Channels, address: str, *, patience_s: float = PATIENCE_S
     ) -> Self:
         """Raises Unavailable where that node is away for `patience_s`, or serves no store."""
-        registry = cls(channel, address)
+        registry = cls(channels, address)
         end_s = asyncio.get_running_loop().time() + patience_s
         while True:
             try:
@@ -75,14 +84,12 @@ class PeerRegistry:
         return Snapshot(tuple(entries), Revision(last.revision), last.store_id)
 
     async def get(self, key: str) -> Entry | None:
-        with self._foreseen():
-            answer = await self._stub.Get(pb.GetRequest(key=key), timeout=CALL_S)
+        answer = await self._ask("Get", pb.GetRequest(key=key))
         return entry_of(answer.entry) if answer.HasField("entry") else None
 
     async def commit(self, ops: Sequence[Op], checks: Sequence[Check] = ()) -> Revision:
         reject_malformed(ops, checks)
-        with self._foreseen():
-            answer = await self._stub.Commit(commit_message(ops, checks), timeout=CALL_S)
+        answer = await self._ask("Commit", commit_message(ops, checks))
         match answer.WhichOneof("outcome"):
             case "revision":
                 return Revision(answer.revision)
@@ -106,30 +113,31 @@ class PeerRegistry:
         raise self._away("the watch has ended")
 
     async def grant(self, ttl_s: float) -> LeaseId:
-        with self._foreseen():
-            answer = await self._stub.Grant(pb.GrantRequest(ttl_s=ttl_s), timeout=CALL_S)
+        answer = await self._ask("Grant", pb.GrantRequest(ttl_s=ttl_s))
         return LeaseId(answer.lease)
 
     async def keep_alive(self, lease: LeaseId) -> None:
-        with self._foreseen():
-            answer = await self._stub.KeepAlive(pb.KeepAliveRequest(lease=lease), timeout=CALL_S)
+        answer = await self._ask("KeepAlive", pb.KeepAliveRequest(lease=lease))
         if answer.is_lost:
             raise LeaseLost(lease)
 
     async def revoke(self, lease: LeaseId) -> None:
-        with self._foreseen():
-            await self._stub.Revoke(pb.RevokeRequest(lease=lease), timeout=CALL_S)
+        await self._ask("Revoke", pb.RevokeRequest(lease=lease))
 
     async def close(self) -> None:
-        self.is_away = True
-        await self._channel.close(None)
+        self._is_closed = self.is_away = True
+        await self._channels.close()
+
+    async def _ask(self, method: str, request: object) -> Any:
+        async with self._foreseen() as stub:
+            return await getattr(stub, method)(request, timeout=CALL_S)
 
     @asynccontextmanager
     async def _stream(
         self, method: str, request: object, limit_s: float | None = None
     ) -> AsyncIterator[Any]:
-        with self._foreseen():
-            call = getattr(self._stub, method)(request, timeout=limit_s)
+        async with self._foreseen() as stub:
+            call = getattr(stub, method)(request, timeout=limit_s)
         try:
             yield call
         finally:
@@ -137,27 +145,36 @@ class PeerRegistry:
 
     async def _next(self, call: Any) -> Any:
         """The next message, None at the end."""
-        with self._foreseen():
+        async with self._foreseen():
             message = await call.read()
         return message if isinstance(message, pb.ListPart | pb.WatchEvent) else None
 
-    @contextmanager
-    def _foreseen(self) -> Iterator[None]:
-        """What gRPC raises becomes Unavailable."""
+    @asynccontextmanager
+    async def _foreseen(self) -> AsyncIterator[Any]:
+        """The stub of the channel as it is now; what gRPC raises becomes Unavailable."""
+        if self._is_closed:
+            raise Unavailable("the store is closed")
+        channel = self._channels.channel(self._address)
         try:
-            yield
+            yield pb_grpc.RegistryStub(channel)
             self.is_away = False
         except grpc.aio.AioRpcError as error:
+            await self._lost(channel)
             raise self._away(error.details() or error.code().name) from error
         except grpc.aio.UsageError as error:  # The channel was closed just before.
-            self.is_away = True
-            raise Unavailable("the store is closed") from error
+            raise self._away("the connection was closed") from error
         except asyncio.CancelledError:
             # gRPC also raises it in a call whose channel is closed, though nobody cancels the task.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            raise Unavailable("the store is closed") from None
+            raise self._away("the connection was closed") from None
+
+    async def _lost(self, channel: grpc.aio.Channel) -> None:
+        """Another channel for the next call, where this one has no connection any more."""
+        is_current = not self._is_closed and self._channels.channel(self._address) is channel
+        if is_current and channel.get_state() is not grpc.ChannelConnectivity.READY:
+            await self._channels.forget(self._address)
 
     def _away(self, cause: str) -> Unavailable:
         self.is_away = True

@@ -1,4 +1,4 @@
-"""`wml-serving node`: one node of a mesh over etcd."""
+"""`wml-serving node`: one node of a mesh."""
 
 import socket
 from pathlib import Path
@@ -9,11 +9,11 @@ import click
 from mesh.ops import logs
 from mesh.ops.settings import InvalidSettings
 from mesh.peers.tls import NodeTls
-from mesh.registry.etcd_settings import EtcdSettings
 from router.cli.serve import read_runtime, run_program
 from router.member import MemberSettings, RuntimeBeside, member
 from router.node import ANY_HOST, Doors, RunningNode
 from router.serve import StartFailed
+from router.stores import store_settings
 
 
 @click.command("node")
@@ -22,8 +22,9 @@ from router.serve import StartFailed
     envvar="ETCD_CONFIG",
     show_envvar=True,
     required=True,
-    metavar="FILE|JSON",
-    help="Where etcd is: a JSON object, or a file with one; see docs/etcd.md.",
+    metavar="FILE|JSON|memory|peer:HOST:PORT",
+    help="Where etcd is: a JSON object, or a file with one (docs/etcd.md). Without etcd: memory on"
+    " the one node that keeps the store, and its --internal address on the others.",
 )
 @click.option(
     "--name",
@@ -117,7 +118,7 @@ async def _join(told: dict[str, Any]) -> None:
 
 def _settings(told: dict[str, Any]) -> MemberSettings:
     try:
-        store = EtcdSettings.load(told["store"])
+        store = store_settings(told["store"])
     except InvalidSettings as error:
         raise StartFailed(str(error)) from error
     doors = Doors(

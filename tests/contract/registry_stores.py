@@ -16,6 +16,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from mesh.core.ids import Revision
+from mesh.peers.links import Links
 from mesh.registry.etcd import EtcdRegistry
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.peer import PeerRegistry
@@ -93,7 +94,7 @@ async def peer_store() -> AsyncIterator[Store]:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         address = f"127.0.0.1:{port}"
-        registry = await PeerRegistry.connect(grpc.aio.insecure_channel(address), address)
+        registry = await PeerRegistry.connect(Links(), address)
         yield replace(kept, registry=registry)
         await registry.close()
         await server.stop(None)
