@@ -73,7 +73,7 @@ class MeshNode:
     index: int
     host: str
     folder: Path
-    store: Path
+    store: Path | str
     runtime: SpiRuntime | MLServerRuntime | None
     announced: str = ""
     options: Sequence[str] = ()
@@ -218,7 +218,7 @@ class MeshStand:
     sockets: Path
     etcd: Etcd
     subnet: str
-    store: Path
+    store: Path | str
     root_prefix: str
     capacity_bytes: int = 10_000_000
     traits: str = ""
@@ -397,6 +397,25 @@ async def mesh_stand(
             **settings,
         )
         try:
+            for _ in range(nodes):
+                stand.add()
+            await stand.until_ready()
+            yield stand
+        finally:
+            for node in stand.nodes:
+                await node.close()
+
+
+@contextlib.asynccontextmanager
+async def small_mesh(folder: Path, *, nodes: int = 2, **settings: Any) -> AsyncIterator[MeshStand]:
+    """A mesh without etcd: a node that only routes keeps the store for all; it is the first."""
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing runs yet
+    with tempfile.TemporaryDirectory(prefix="mesh-") as sockets:
+        no_etcd = Etcd(folder / "etcd", 0, 0)
+        stand = MeshStand(folder, Path(sockets), no_etcd, _subnet(), "memory", "", **settings)
+        try:
+            keeper = stand.add(has_runtime=False)
+            stand.store = f"peer:{keeper.internal}"
             for _ in range(nodes):
                 stand.add()
             await stand.until_ready()

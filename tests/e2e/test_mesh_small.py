@@ -1,0 +1,74 @@
+"""A mesh without etcd: one node keeps the store in its memory, and may lose it at any time.
+
+Real node processes, runtime processes of ours.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+from tests.support.mesh_client import OK, MeshClient, one_of
+from tests.support.mesh_stand import MeshNode, MeshStand, eventually, small_mesh
+
+NAMES = [f"p{number}" for number in range(6)]
+# From the start of the process that keeps the store until everything is known everywhere.
+KNOWN_S = 15.0
+
+
+async def test_store_that_is_lost_with_its_node_is_missed_by_nobody(tmp_path: Path):
+    async with small_mesh(tmp_path / "mesh") as stand:
+        keeper, *holders = stand.nodes
+        models = {name: await stand.apply(name, f"version={name}", maxCopies=1) for name in NAMES}
+        for name in NAMES:
+            await stand.until_settled(name)
+        # Its own clients go elsewhere while it is away, as those of a Service do.
+        async with MeshClient([node.public for node in holders], stand.versions) as client:
+            async with client.traffic(one_of(NAMES), 40):
+                for away_s in (0.0, 8.0):
+                    await asyncio.sleep(1.0)
+                    keeper.kill()
+                    await asyncio.sleep(away_s)
+                    await _come_back(stand, keeper)
+            assert client.lost == [], client.summary()
+        for name, model in models.items():
+            assert await stand.loads(model) == 1, f"{name} was loaded again"
+
+
+async def _come_back(stand: MeshStand, keeper: MeshNode) -> None:
+    """From its first answer on it knows all; changes work at once."""
+    begun_s = time.monotonic()
+    keeper.start()
+    async with MeshClient([keeper.public], stand.versions) as client:
+
+        async def answers() -> bool:
+            asked = await client.ask(NAMES[0])
+            assert asked.outcome in (OK, "UNAVAILABLE"), str(asked)
+            return asked.outcome == OK
+
+        await eventually(answers, lambda: f"the store is back\n{keeper.tail()}")
+        for name in NAMES:
+            asked = await client.ask(name)
+            assert asked.outcome == OK, str(asked)
+    await stand.until_known()
+    for name in NAMES:
+        await stand.until_settled(name)
+    assert time.monotonic() - begun_s < KNOWN_S
+    await stand.apply("later", f"version={begun_s}", at=stand.nodes[1])
+    await stand.until_settled("later")
+
+
+async def test_mesh_without_etcd_goes_through_a_restart_of_each_of_its_nodes(tmp_path: Path):
+    async with small_mesh(tmp_path / "mesh") as stand:
+        for name in NAMES:
+            await stand.apply(name, f"version={name}")
+            await stand.until_settled(name)
+        async with MeshClient(stand.publics, stand.versions) as client:
+            async with client.traffic(one_of(NAMES), 40):
+                for node in stand.nodes:
+                    await asyncio.sleep(1.0)
+                    node.terminate()
+                    await node.until_ended()
+                    node.start()
+                    await node.until_ready()
+                    await stand.until_known()
+            assert client.lost == [], client.summary()
