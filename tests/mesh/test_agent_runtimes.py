@@ -17,7 +17,7 @@ from mesh.wire import records
 from tests.support.builders import RUNTIME
 from tests.support.engine import Engine, engine, until
 from tests.support.fake_peers import Network
-from tests.support.fake_runtime import FakeRuntime
+from tests.support.fake_runtime import MB, FakeRuntime
 from tests.support.virtual_time import CLOCK, loop_time_s
 
 UNHEALTHY = "Waiting for supporting runtime Pod to become available"
@@ -119,6 +119,23 @@ async def test_many_new_predictors_are_all_loaded_with_the_first_node():
         async with z.node():
             for number in range(9):
                 await z.router.reaches(f"p{number}", "Loaded - UpToDate")
+
+
+async def test_of_more_new_predictors_than_fit_those_that_do_are_loaded_and_nothing_is_evicted():
+    async with zero() as z:
+        names = [f"p{number}" for number in range(40)]
+        for name in names:
+            await z.router.apply(name)
+        await z.router.settle()
+        async with z.node(FakeRuntime(capacity_bytes=10 * MB)) as node:
+            await asyncio.sleep(20.0)
+            rows = [z.router.row(name) for name in names]
+            assert rows.count("Loaded - UpToDate") == 10
+            assert rows.count("Standby - UpToDate") == 30
+            assert (len(node.runtime.loads), node.runtime.unloads) == (10, [])
+            wishes = z.registry.wishes
+            await asyncio.sleep(60.0)
+            assert z.registry.wishes == wishes
 
 
 async def test_request_waits_and_is_answered_once_a_node_comes():
