@@ -61,10 +61,10 @@ class Administration:
         if node is not None:
             self._is_own(node, is_passed_on=is_passed_on)
         failed = [
-            (copy.model, copy.node)
+            (model, place)
             for model in models
-            for copy in self._node.view.copies(model).values()
-            if copy.state is CopyState.FAILED and node in (None, copy.node)
+            for place in self._places(model)
+            if node in (None, place)
         ]
         done: set[NodeId] = set()
         async with asyncio.TaskGroup() as group:
@@ -72,6 +72,13 @@ class Administration:
                 group.create_task(self._forget(model, place, done))
         left = {place for _, place in failed} - done
         return Forgotten(tuple(sorted(done)), tuple(sorted(left)))
+
+    def _places(self, model: ModelId) -> Iterable[NodeId]:
+        """The nodes that remember a failure: of nodes that are gone all do."""
+        if self._node.has_failed_before(model):
+            return tuple(self._node.view.nodes)
+        copies = self._node.view.copies(model).values()
+        return [copy.node for copy in copies if copy.state is CopyState.FAILED]
 
     async def _forget(self, model: ModelId, node: NodeId, done: set[NodeId]) -> None:
         try:

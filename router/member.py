@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mesh.agent.holdings import Identity
 from mesh.core.errors import Unavailable
 from mesh.core.ids import NodeId
+from mesh.core.policy import DEFAULT, Policy
 from mesh.ops.logs import bound
 from mesh.ops.settings import InvalidSettings
 from mesh.peers.tls import UnusableTls
@@ -49,6 +50,7 @@ class MemberSettings:
     doors: Doors
     zone: str = ""
     labels: frozenset[str] = frozenset()
+    policy: Policy = DEFAULT
 
 
 async def member(settings: MemberSettings, on_start: Callable[[RunningNode], None]) -> None:
@@ -76,6 +78,7 @@ async def joined(settings: MemberSettings) -> AsyncIterator[RunningNode]:
         address=settings.address,
         zone=settings.zone,
         labels=settings.labels,
+        policy=settings.policy,
     )
     runtime: Runtime = NoRuntime()
     if beside is not None:

@@ -4,6 +4,7 @@ A copy has at most one task under way: the wait for room, the load, or the unloa
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ class Copy:
     """One model on this node: `address` is where it answers, `pins` how many wait for it.
 
     `uses` counts the requests that it ever had; `times` how many milliseconds its calls took.
+    `last_use_s`: when the model was used elsewhere, in monotonic seconds.
 
     `progress` is the runtime's last word about the load that is under way, if there was one.
     """
@@ -96,6 +98,7 @@ class Copy:
     purpose: Purpose
     drain_limit_s: float
     protected: frozenset[ModelId] = frozenset()
+    last_use_s: float = math.inf
     entry: Entry | None = None
     in_flight: int = 0
     pins: int = 0
@@ -214,7 +217,8 @@ class Copy:
         except NotWanted:
             self.send(copies.Leave())
         except ModelLoadFailed as error:
-            self.send(copies.LoadFailed(error.cause, holds_memory=False))
+            failed = copies.LoadFailed(error.cause, False, size_bytes=error.size_bytes)
+            self.send(failed)
         else:
             assert self.entry is not None  # noqa: S101 - find_room has set it
             self.send(copies.RoomGiven(self.entry.size_bytes))
@@ -223,7 +227,8 @@ class Copy:
         try:
             size_bytes = await self.host.load(self)
         except ModelLoadFailed as error:
-            self.send(copies.LoadFailed(error.cause, error.holds_memory))
+            held, size_bytes = error.holds_memory, error.size_bytes
+            self.send(copies.LoadFailed(error.cause, held, size_bytes=size_bytes))
         except Unavailable as error:
             self.send(copies.LoadFailed(error.message, holds_memory=True, is_cut_off=True))
         else:

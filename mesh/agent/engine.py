@@ -14,7 +14,7 @@ from mesh.agent.announce import Announcer
 from mesh.agent.claims import Claims
 from mesh.agent.copy import Copy, Purpose
 from mesh.agent.doubts import Doubts
-from mesh.agent.errands import Errand, Errands
+from mesh.agent.errands import Errands
 from mesh.agent.growth import Growth
 from mesh.agent.history import History
 from mesh.agent.holdings import Holdings, Identity
@@ -294,23 +294,25 @@ class Node:
         node: NodeId,
         purpose: Purpose,
         protected: frozenset[ModelId] = frozenset(),
+        used_s: float = 0.0,
     ) -> Hold | None:
-        """Has this node or another one load it, or be sure to."""
+        """Has this node or another one load it, or be sure to; `used_s` as Ask has it."""
         if node == self.identity.id:
-            self.holdings.start(model, purpose, protected)
+            self.holdings.start(model, purpose, protected, used_s)
             copy = self.holdings.get(model)
             if copy is not None and purpose is Purpose.USE:
                 self.holdings.want(copy)
             return copy
         record = self.view.nodes.get(node)
-        return None if record is None else self._send(record, model, purpose, protected)
+        if record is None:
+            return None
+        self.reach.use(node)
+        ask = Ask(model, purpose.value, self.follower.revision, protected, used_s)
+        return self._errands.send(record, ask)
 
-    def _send(
-        self, node: NodeRecord, model: ModelId, purpose: Purpose, protected: frozenset[ModelId]
-    ) -> Errand:
-        self.reach.use(node.id)
-        ask = Ask(model, purpose.value, self.follower.revision, protected)
-        return self._errands.send(node, ask)
+    def has_failed_before(self, model: ModelId) -> bool:
+        """Whether it failed on nodes that are gone, and that counts here."""
+        return self._questions.has_failed_before(model)
 
     def forgive(self, model: ModelId) -> None:
         """Forgets that a model failed here, and offers it room once more."""
@@ -336,8 +338,10 @@ class Node:
         match event:
             case KeyChanged(key=key):
                 log.info("storage key changed", extra={"key": key})
-                for model in self._questions.with_key(key):
-                    self.forgive(model)
+                for copy in self.holdings:
+                    if copy.model.source.storage_key == key:
+                        self.forgive(copy.id)
+                self._questions.forgive_key(key)
             case Progress():
                 self._progressed(event)
 

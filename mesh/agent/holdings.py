@@ -15,6 +15,7 @@ from mesh.agent.room import Room
 from mesh.core import copies as life
 from mesh.core.errors import ModelLoadFailed
 from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.policy import DEFAULT, Policy
 from mesh.core.records import CopyRecord
 from mesh.core.spec import RuntimeSpec
 from mesh.core.view import View
@@ -36,7 +37,7 @@ class Identity:
 
     `address` is where its peers reach it; empty: it is alone. `drain_limit_s` bounds how long
     requests in flight hold up an unload, `patience_s` how long requests wait for a runtime that is
-    away.
+    away. `policy` is the same on all nodes, if they are to agree.
     """
 
     id: NodeId
@@ -46,6 +47,7 @@ class Identity:
     labels: frozenset[str] = frozenset()
     drain_limit_s: float = 30.0
     patience_s: float = 30.0
+    policy: Policy = DEFAULT
 
 
 class Holdings:
@@ -82,15 +84,22 @@ class Holdings:
     def get(self, model: ModelId) -> Copy | None:
         return self._copies.get(model)
 
-    def start(self, model: ModelId, purpose: Purpose, protected: frozenset[ModelId]) -> None:
-        """Begins a copy; nothing where there is one already. A failed one is forgotten first."""
+    def start(
+        self, model: ModelId, purpose: Purpose, protected: frozenset[ModelId], used_s: float = 0.0
+    ) -> None:
+        """Begins a copy; nothing where there is one already. A failed one is forgotten first.
+
+        `used_s`: when the model was used last, in seconds since the epoch; 0 is now.
+        """
         if (failed := self._copies.get(model)) is not None:
             failed.send(life.Forgiven())
         record = self._view.models.get(model)
         if model in self._copies or record is None:
             return
         limit_s = self._identity.drain_limit_s
-        copy = Copy(record, self, self._runtime.address, purpose, limit_s, protected)
+        unused_s = self._clock.wall_s() - used_s if used_s else 0.0
+        last_use_s = self._clock.monotonic_s() - unused_s
+        copy = Copy(record, self, self._runtime.address, purpose, limit_s, protected, last_use_s)
         self._copies[model] = copy
         self._publish(copy)
 
@@ -131,7 +140,9 @@ class Holdings:
         self.metrics.observe(metrics.LOADMODEL, took_s * 1000.0)
         if loaded.size_bytes > self.room.cache.capacity_bytes:
             cause = f"it takes {loaded.size_bytes} bytes, more than the node has for models"
-            raise ModelLoadFailed(cause, model=copy.id, holds_memory=True)
+            raise ModelLoadFailed(
+                cause, model=copy.id, holds_memory=True, size_bytes=loaded.size_bytes
+            )
         return loaded.size_bytes
 
     async def unload(self, model: ModelId) -> None:
@@ -216,6 +227,7 @@ def _record(copy: Copy, node: NodeId) -> CopyRecord | None:
     shown = life.shown(copy.state)
     if shown is None:
         return None
-    reason = copy.state.reason if isinstance(copy.state, life.Failed) else ""
-    size_bytes = life.held_bytes(copy.state)
-    return CopyRecord(copy.id, node, shown, copy.state.since_s, size_bytes, reason)
+    state = copy.state
+    if isinstance(state, life.Failed):
+        return CopyRecord(copy.id, node, shown, state.since_s, state.size_bytes, state.reason)
+    return CopyRecord(copy.id, node, shown, state.since_s, life.held_bytes(state))

@@ -1,6 +1,7 @@
 """Takes what the store says into the view. Nothing here awaits or decides."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
@@ -21,13 +22,20 @@ class TakenIn:
     dropped: tuple[ModelId, ...]
 
 
-def take_in(view: View, changes: tuple[Change, ...], *, own: NodeId) -> TakenIn:
+def take_in(
+    view: View, changes: tuple[Change, ...], *, own: NodeId, going: Callable[[NodeId], None]
+) -> TakenIn:
     """Applies the changes, but for what this node writes itself: of that the view has the truth.
 
-    A record that cannot be read is logged and left out.
+    `going` is called with each node that leaves, while it and its copies are still in the view. A
+    record that cannot be read is logged and left out.
     """
     touched: set[PredictorName] = set()
     dropped: list[ModelId] = []
+    for change in changes:
+        prefix, names = records.key_parts(change.key)
+        if change.value is None and prefix == records.NODES and names[0] != own:
+            going(NodeId(names[0]))
     for change in changes:
         prefix, names = records.key_parts(change.key)
         if prefix in OF_A_NODE and names[-1] == own:

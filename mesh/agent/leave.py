@@ -32,7 +32,9 @@ class Host(Protocol):
         self, model: ModelId, *, fill: bool = False, extra: bool = False
     ) -> Question | None: ...
 
-    def load(self, model: ModelId, node: NodeId, purpose: Purpose) -> Hold | None: ...
+    def load(
+        self, model: ModelId, node: NodeId, purpose: Purpose, *, used_s: float
+    ) -> Hold | None: ...
 
 
 async def hand_over(host: Host, clock: Clock) -> None:
@@ -45,7 +47,9 @@ async def hand_over(host: Host, clock: Clock) -> None:
     async def carry() -> None:
         nonlocal handed
         while recent:
-            handed += await _hand_over(host, recent.pop().id)
+            copy = recent.pop()
+            used_s = clock.wall_s() - clock.monotonic_s() + _used_s(copy)
+            handed += await _hand_over(host, copy.id, used_s)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):
@@ -53,7 +57,7 @@ async def hand_over(host: Host, clock: Clock) -> None:
     log.info("handed over", extra={"models": handed})
 
 
-async def _hand_over(host: Host, model: ModelId) -> bool:
+async def _hand_over(host: Host, model: ModelId, used_s: float) -> bool:
     """Whether another node was made to load it; not where one serves it already, or none can."""
     own = host.identity.id
     others = [copy for node, copy in host.view.copies(model).items() if node != own]
@@ -62,7 +66,7 @@ async def _hand_over(host: Host, model: ModelId) -> bool:
     decision = _decide(host, model)
     if not isinstance(decision, Load) or decision.node == own:
         return False
-    hold = host.load(model, decision.node, Purpose.EXTRA)
+    hold = host.load(model, decision.node, Purpose.EXTRA, used_s=used_s)
     if not isinstance(hold, Errand):
         return False
     await hold.done.wait()

@@ -63,6 +63,7 @@ class Room:
         size_bytes = await self._estimate(copy)
         entry = await self._wait_for_entry(copy, size_bytes)
         entry.pins += 1
+        entry.used_s = min(entry.used_s, copy.last_use_s)
         copy.hold(entry)
         try:
             await self._wait_for_slot(copy)
@@ -107,7 +108,7 @@ class Room:
                     for victim in victims:
                         self._evict(victim)
                 case TooLarge(reason=reason):
-                    raise ModelLoadFailed(reason, model=copy.id)
+                    raise ModelLoadFailed(reason, model=copy.id, size_bytes=size_bytes)
                 case Full(reason=reason):
                     self._turn_away(copy, reason)
                     return None

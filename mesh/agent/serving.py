@@ -86,7 +86,7 @@ def _begin(ask: Ask, purpose: Purpose, host: Host) -> str:
         return "its backing model is not known here"
     match decide(question):
         case Load():
-            host.holdings.start(ask.model, purpose, ask.protected)
+            host.holdings.start(ask.model, purpose, ask.protected, ask.used_s)
             return ""
         case Refuse(error=error):
             return error.cause if isinstance(error, ModelLoadFailed) else error.message

@@ -51,6 +51,7 @@ class Unloading:
     """`failure` is what the copy becomes Failed with afterwards; empty: it is Gone.
 
     `is_cut_off`: the failure is forgotten if it turns out that the runtime was lost.
+    `failure_bytes`: what the model takes, where that is known.
     """
 
     since_s: float
@@ -59,12 +60,16 @@ class Unloading:
     attempts: int = 1
     is_cut_off: bool = False
     losses: int = 0
+    failure_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
+    """`size_bytes`: what the model takes, where that is known; the copy holds nothing."""
+
     since_s: float
     reason: str
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +99,13 @@ class LoadFailed:
     """`holds_memory`: the runtime may still hold something of it.
 
     `is_cut_off`: it could not be reached any more; it holds memory then, as far as anybody knows.
+    `size_bytes`: what the model takes, where that is known.
     """
 
     reason: str
     holds_memory: bool
     is_cut_off: bool = False
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +240,19 @@ def _succeed(state: Loading, event: LoadDone, now: float) -> tuple[State, tuple[
 
 
 def _refuse(_: Queued, event: LoadFailed, now: float) -> tuple[State, tuple[Effect, ...]]:
-    return Failed(now, event.reason), ()
+    return Failed(now, event.reason, event.size_bytes), ()
 
 
 def _fail(state: Loading, event: LoadFailed, now: float) -> tuple[State, tuple[Effect, ...]]:
     if not event.holds_memory:
-        return Failed(now, event.reason), ()
+        return Failed(now, event.reason, event.size_bytes), ()
     failed = Unloading(
-        now, state.size_bytes, event.reason, is_cut_off=event.is_cut_off, losses=state.losses
+        now,
+        state.size_bytes,
+        event.reason,
+        is_cut_off=event.is_cut_off,
+        losses=state.losses,
+        failure_bytes=event.size_bytes,
     )
     return failed, (AskUnload(0.0),)
 
@@ -268,7 +280,11 @@ def _unload(state: Draining, event: Drained, now: float) -> tuple[State, tuple[E
 
 
 def _let_go(state: Unloading, event: UnloadDone, now: float) -> tuple[State, tuple[Effect, ...]]:
-    return (Failed(now, state.failure) if state.failure else Gone(now)), ()
+    return _ended(state, now), ()
+
+
+def _ended(state: Unloading, now: float) -> Failed | Gone:
+    return Failed(now, state.failure, state.failure_bytes) if state.failure else Gone(now)
 
 
 def _unload_again(
@@ -299,7 +315,7 @@ def _vanish_in_unload(
 ) -> tuple[State, tuple[Effect, ...]]:
     if state.is_cut_off:
         return _wait_again(state, event, now)
-    return (Failed(now, state.failure) if state.failure else Gone(now)), (Stop(),)
+    return _ended(state, now), (Stop(),)
 
 
 def _wait_again_if_cut_off(

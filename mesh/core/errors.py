@@ -82,19 +82,26 @@ class ModelLoadFailed(MeshError):
     """A model could not be loaded; trying again at once cannot help.
 
     `holds_memory` is true where the runtime may still hold something of it, so that it must be
-    unloaded.
+    unloaded. `size_bytes` is what it takes, where that is known: it may fit a larger node.
     """
 
     reason = "ModelLoadFailed"
 
     def __init__(
-        self, cause: str, *, model: ModelId, node: NodeId | str = "", holds_memory: bool = False
+        self,
+        cause: str,
+        *,
+        model: ModelId,
+        node: NodeId | str = "",
+        holds_memory: bool = False,
+        size_bytes: int = 0,
     ) -> None:
         super().__init__(f"model load failed: {cause}", model=model, node=node)
         self.cause = cause
         self.model = model
         self.node = node
         self.holds_memory = holds_memory
+        self.size_bytes = size_bytes
 
 
 class NoRuntime(MeshError):

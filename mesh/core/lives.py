@@ -41,6 +41,10 @@ class Lives:
         """When the model failed on nodes that are gone, by address."""
         return self._lost.get(model, NONE)
 
+    def models(self) -> tuple[ModelId, ...]:
+        """Those that failed on nodes that are gone."""
+        return tuple(self._lost)
+
     def forgive(self, model: ModelId) -> None:
         """The failures of this model do not count any more."""
         self._lost.pop(model, None)

@@ -30,6 +30,7 @@ EXTRA_KEEPS_FREE = 0.1
 # The constraint of model types that have none of their own.
 DEFAULT_CONSTRAINT = "_default"
 NO_ROOM = "no free room"
+LACKS = "lacks the labels "
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ def _lacking_labels(
     if not required:
         return {}
     missing = ((node.id, required - node.labels) for node in nodes)
-    return {node: f"lacks {', '.join(sorted(labels))}" for node, labels in missing if labels}
+    return {node: f"{LACKS}{', '.join(sorted(labels))}" for node, labels in missing if labels}
 
 
 def _having_a_copy(_: Iterable[NodeRecord], question: Question, __: Wish) -> Mapping[NodeId, str]:
@@ -342,4 +343,6 @@ def _refusal(question: Question, verdicts: Mapping[NodeId, str]) -> MeshError:
         return missing
     if question.extra:
         return NoCapacity("no node is left for another copy", model=model)
+    if lacking := sorted({verdict for verdict in verdicts.values() if verdict.startswith(LACKS)}):
+        return Unavailable(f"no node is fit for {source.type}: {lacking[0]}", model=model)
     return Unavailable(f"no node can serve {source.type} just now", model=model)

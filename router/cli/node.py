@@ -6,9 +6,12 @@ from typing import Any
 
 import click
 
+from mesh.core.policy import DEFAULT, Policy
 from mesh.ops import logs
 from mesh.ops.settings import InvalidSettings
 from mesh.peers.tls import NodeTls
+from mesh.wire.documents import InvalidManifest, load_documents
+from mesh.wire.policy import parse_policy
 from router.cli.serve import read_runtime, run_program
 from router.member import MemberSettings, RuntimeBeside, member
 from router.node import ANY_HOST, Doors, RunningNode
@@ -77,6 +80,12 @@ from router.stores import store_settings
 @click.option("--zone", default="", help="Copies of a model are spread over zones.")
 @click.option("--labels", default="", metavar="A,B", help="What model types may ask for.")
 @click.option(
+    "--policy",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Labels that model types ask for, and when copies grow; see docs/placement.md. The same"
+    " for all nodes.",
+)
+@click.option(
     "--connection-age",
     type=click.FloatRange(min=0.1),
     default=30.0,
@@ -129,10 +138,31 @@ def _settings(told: dict[str, Any]) -> MemberSettings:
         hand_over_s=told["hand_over"],
         tls=None if told["tls"] is None else NodeTls(told["tls"]),
     )
-    labels = frozenset(label for label in told["labels"].split(",") if label)
     return MemberSettings(
-        told["name"], store, _runtime(told), _address(told), doors, told["zone"], labels
+        told["name"],
+        store,
+        _runtime(told),
+        _address(told),
+        doors,
+        told["zone"],
+        frozenset(label for label in told["labels"].split(",") if label),
+        _policy(told["policy"]),
     )
+
+
+def _policy(file: Path | None) -> Policy:
+    """Raises StartFailed."""
+    if file is None:
+        return DEFAULT
+    try:
+        documents = load_documents(file.read_text())
+        if len(documents) > 1:
+            raise StartFailed(f"--policy {file}: has {len(documents)} documents, must have one")
+        return parse_policy(documents[0] if documents else None)
+    except InvalidManifest as error:
+        raise StartFailed(f"--policy {file}: {'; '.join(error.problems)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartFailed(f"--policy {file}: cannot be read: {error}") from error
 
 
 def _runtime(told: dict[str, Any]) -> RuntimeBeside | None:

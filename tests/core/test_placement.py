@@ -261,7 +261,7 @@ def test_required_labels_are_those_of_the_model_type(key):
         model=model,
         constraints={key: Constraint(required=frozenset("abc"))},
     )
-    assert decide(asked) == Load(NodeId("n2"), {"n1": "lacks b, c"})
+    assert decide(asked) == Load(NodeId("n2"), {"n1": "lacks the labels b, c"})
     assert isinstance(error_of(replace(asked, excluded=frozenset({"n2"}))), Unavailable)
     others = {"onnx": Constraint(required=frozenset("x"))}
     assert isinstance(decide(replace(asked, constraints=others)), Load)

@@ -698,12 +698,12 @@ def test_intake_takes_what_others_write_and_not_what_is_its_own():
         put(node("n1")),
         put(node("n2")),
     )
-    taken = take_in(view, changes, own=NodeId("n1"))
+    taken = take_in(view, changes, own=NodeId("n1"), going=lambda _: None)
     assert taken.touched == {"p"}
     assert set(view.copies(ModelId("p-1"))) == {"n2"}
     assert set(view.nodes) == {"n2"}
     gone = tuple(Change(change.key, None, Revision(2)) for change in changes)
-    assert take_in(view, gone, own=NodeId("n1")).touched == {"p"}
+    assert take_in(view, gone, own=NodeId("n1"), going=lambda _: None).touched == {"p"}
     assert (view.predictors, view.nodes, view.copies(ModelId("p-1"))) == ({}, {}, {})
 
 
@@ -713,7 +713,9 @@ def test_intake_takes_what_others_write_and_not_what_is_its_own():
 @pytest.mark.parametrize("value", [None, b"nonsense", b"{}"])
 def test_intake_survives_any_key_and_value(key, value, caplog):
     view = View()
-    taken = take_in(view, (Change(key, value, Revision(1)),), own=NodeId("n1"))
+    taken = take_in(
+        view, (Change(key, value, Revision(1)),), own=NodeId("n1"), going=lambda _: None
+    )
     assert taken.touched == frozenset()
     assert (view.predictors, view.models, view.nodes) == ({}, {}, {})
 

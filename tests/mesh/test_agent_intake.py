@@ -15,6 +15,6 @@ def test_node_that_goes_takes_copies_along_that_the_store_never_named():
     view.put(node("other", address="there"))
     view.put(copy("p-1", CopyState.LOADED, "other"))  # as a peer said, while the store was away
     gone = Change(records.node_key(NodeId("other")), None, Revision(2))
-    taken = take_in(view, (gone,), own=NodeId("own"))
+    taken = take_in(view, (gone,), own=NodeId("own"), going=lambda _: None)
     assert view.copies(ModelId("p-1")) == {}
     assert taken.touched == {"p"}

@@ -194,11 +194,15 @@ async def test_a_node_that_leaves_hands_its_used_models_over_first():
         (copy,) = m[0].node.routes["p"]
         copy.enter(loop_time_s())
         copy.leave()
+        used_s = loop_time_s()
+        await asyncio.sleep(100)
         (holder,) = [node for node in m.nodes if model in node.runtime.loaded]
         (other,) = [node for node in m.nodes if node is not holder]
         await holder.node.leave(10)
         assert holder.node.standing.state is NodeState.DRAINING
         assert model in other.runtime.loaded
+        handed = other.node.holdings.get(model)
+        assert abs(handed.entry.used_s - used_s) < 5  # not used by being handed over
         await until(lambda: holder.node.routes["p"][0].hop)
 
 

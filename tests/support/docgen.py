@@ -21,6 +21,7 @@ from mesh.ops.settings import AdapterSettings
 from mesh.storage.s3 import MOST_OBJECTS
 from mesh.wire.documents import MAX_BYTES
 from mesh.wire.manifests import PredictorManifest
+from mesh.wire.policy import PolicyFile
 from mesh.wire.schema_texts import TEXTS
 from router.cli.main import wml_serving
 from router.cli.serve import serve_command
@@ -75,6 +76,14 @@ def metrics() -> str:
         for item in DECLARED
     ]
     return _table(("metric", "kind", "labels", "what it counts"), rows)
+
+
+def policy_fields() -> str:
+    rows = [
+        (f"`copies.{field.alias}`", f"{field.default:.4g}", field.description or "")
+        for field in PolicyFile.model_fields["copies"].annotation.model_fields.values()
+    ]
+    return _table(("field", "default", "meaning"), rows)
 
 
 def serve_options() -> str:
@@ -139,6 +148,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "cli-commands": cli_commands,
     "cli-options": cli_options,
     "limits": limits,
+    "policy": policy_fields,
     "predictor-fields": predictor_fields,
     "serve-options": serve_options,
 }

@@ -103,6 +103,7 @@ async def engine(
     network: Network | None = None,
     zone: str = "",
     offers: RuntimeSpec | None = RUNTIME,
+    **identity_fields,
 ) -> AsyncIterator[Engine]:
     """A node whose runtime, if it is up, is READY; with a network it is one of a mesh."""
     address = "" if network is None else f"{node_id}:8034"
@@ -115,6 +116,7 @@ async def engine(
         zone=zone,
         drain_limit_s=drain_limit_s,
         patience_s=patience_s,
+        **identity_fields,
     )
     node = Node(identity, registry, runtime, FakePeers(network or Network(), address), clock=CLOCK)
     if network is not None:

@@ -124,6 +124,7 @@ async def test_what_is_not_there_is_not_found_and_nothing_is_an_empty_list(kind,
 async def test_followed_models_copies_and_nodes_tell_each_change_and_the_end():
     runtime = FakeRuntime(gates={"a": asyncio.Event()})
     async with world(runtime) as w:
+        own = set(w.running.node.view.readers)
         models = w.manage.Read(request(pb.MODEL, follow=True))
         copies = w.manage.Read(request(pb.COPY, follow=True))
         nodes = w.manage.Read(request(pb.NODE, "n1", follow=True))
@@ -139,7 +140,7 @@ async def test_followed_models_copies_and_nodes_tell_each_change_and_the_end():
         await until(copies, lambda shown: shown is None)
         for stream in (models, copies, nodes):
             stream.cancel()
-        await eventually(lambda: not w.running.node.view.readers)
+        await eventually(lambda: w.running.node.view.readers == own)
 
 
 async def test_followed_predictors_tell_what_their_models_do():
