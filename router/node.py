@@ -111,7 +111,9 @@ async def running_node(
     own = (management.register, model_mesh.register, PeerService(node).register)
     internal = InternalServer((*own, *services), passed_on, doors.server, doors.tls)
     scrape = Scrape(node, waiting, public.door)
-    operations = OperationsServer(lambda: why_not_ready(node), scrape.text)
+    operations = OperationsServer(
+        lambda: why_not_ready(node), scrape.text, lambda: node.is_draining
+    )
     async with asyncio.TaskGroup() as group:
         background = [
             group.create_task(node.run()),

@@ -140,6 +140,12 @@ class ServingRuntimeFields(Strict):
     replicas: Count | None = None
     volumes: Any = None
     node_selector: Any = None
+    affinity: Any = None
+    tolerations: Any = None
+    image_pull_secrets: Any = None
+    # Of the pods.
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
 
 
 class ServingRuntimeManifest(Strict):
@@ -149,6 +155,7 @@ class ServingRuntimeManifest(Strict):
     kind: Literal["ServingRuntime"]
     metadata: Metadata
     spec: ServingRuntimeFields
+    status: Any = None
 
     def to_spec(self) -> RuntimeSpec:
         """What placement needs of it: its name and the types that are selected on their own."""
