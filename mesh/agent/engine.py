@@ -20,6 +20,7 @@ from mesh.agent.history import History
 from mesh.agent.holdings import Holdings, Identity
 from mesh.agent.intake import take_in
 from mesh.agent.leave import hand_over
+from mesh.agent.lookup import Lookup
 from mesh.agent.monitor import monitor
 from mesh.agent.pulse import Pulse
 from mesh.agent.questions import Questions
@@ -96,6 +97,7 @@ class Node:
             self.view, self.reach, self._errands, identity.policy.constraints, clock.wall_s
         )
         self._doubts = Doubts(identity.id, self.view, self.reach, self._believe)
+        self._lookup = Lookup(registry, self.follower)
         self._reseed = Reseed(self.view, registry, self._believe)
         self._learned: dict[str, CopyRecord] = {}
         self._current_s: float | None = None
@@ -186,6 +188,8 @@ class Node:
 
     async def resolve(self, name: str) -> Copy | RemoteCopy:
         """A Loaded copy for this Predictor, entered once; see `resolve.resolve`."""
+        if name not in self.view.predictors:
+            await self._lookup.see(PredictorName(name))
         return await resolve(name, self.view, self, self.signals)
 
     def pick(self, route: Route) -> Copy | RemoteCopy:
