@@ -1,14 +1,22 @@
-"""A mesh without etcd: one node keeps the store in its memory, and may lose it at any time.
+"""A mesh without etcd: one node keeps the store in its memory, and may lose it at any time; and
+nodes that are started only once something waits for their runtime.
 
 Real node processes, runtime processes of ours.
 """
 
 import asyncio
+import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+import yaml
+
+from mesh.ops.clock import wall_s
+from mesh.wire.pb import wml_management_pb2 as pb
 from tests.support.mesh_client import OK, MeshClient, one_of
-from tests.support.mesh_stand import MeshNode, MeshStand, eventually, small_mesh
+from tests.support.mesh_stand import RUNTIME, MeshNode, MeshStand, eventually, small_mesh
+from tests.support.world import begin
 
 NAMES = [f"p{number}" for number in range(6)]
 # From the start of the process that keeps the store until everything is known everywhere.
@@ -72,3 +80,42 @@ async def test_mesh_without_etcd_goes_through_a_restart_of_each_of_its_nodes(tmp
                     await node.until_ready()
                     await stand.until_known()
             assert client.lost == [], client.summary()
+
+
+async def test_request_waits_for_a_node_that_is_started_because_of_it(tmp_path: Path):
+    """Who starts nodes is this test: it reads what is wanted, also after the store was lost."""
+    async with small_mesh(tmp_path / "mesh", nodes=0) as stand:
+        keeper = stand.nodes[0]
+        other = stand.add(has_runtime=False)
+        await stand.until_ready()
+        await _set_runtime(keeper, "Zero")
+        await stand.apply("p", "version=p")
+        async with MeshClient([other.public], stand.versions) as client:
+            asked = begin(client.ask("p", timeout_s=60.0))
+            await _until_wanted(other)
+            keeper.kill()
+            keeper.start()
+            await keeper.until_ready()
+            await _until_wanted(keeper)
+            assert (await keeper.read("RUNTIME"))[0]["status"]["predictors"] == 1
+            assert not asked.done()
+            await _set_runtime(keeper, "Starting")
+            stand.add()
+            assert (await asked).outcome == OK
+        await stand.until_settled("p")
+
+
+async def _set_runtime(node: MeshNode, state: str) -> None:
+    runtime = yaml.safe_load(RUNTIME.read_text())
+    runtime["status"] = {"state": state, "since": datetime.fromtimestamp(wall_s(), UTC).isoformat()}
+    await node.manage.SetRuntimes(pb.SetRuntimesRequest(json=[json.dumps(runtime)]))
+
+
+async def _until_wanted(node: MeshNode) -> None:
+    async def is_wanted() -> bool:
+        """Within the last seconds."""
+        shown = await node.read("RUNTIME")
+        wanted = [it["status"]["wanted"] for it in shown if it["status"]["wanted"]]
+        return any(wall_s() - datetime.fromisoformat(it).timestamp() < 8.0 for it in wanted)
+
+    await eventually(is_wanted, lambda: f"{node.public} says that the runtime is wanted")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -145,7 +145,8 @@ async def test_request_waits_and_is_answered_once_a_node_comes():
         await asyncio.sleep(60.0)
         assert not any(request.done() for request in asked)
         async with z.node() as node:
-            copies = [await request for request in asked]
+            async with asyncio.timeout(10.0):
+                copies = [await request for request in asked]
             assert {copy.id for copy in copies} == {model}
             assert node.runtime.loads == [model]
 
@@ -160,6 +161,9 @@ async def test_target_waits_for_a_runtime_that_went_away_and_switches_once_it_is
         second = await z.router.apply("p", "b")
         assert first != second
         await z.router.reaches("p", "Pending Pending InProgress")
+        for _ in range(3):
+            await asyncio.sleep(20.0)
+            assert CLOCK.wall_s() - await z.wanted_s() < 7.0
         async with z.node():
             await z.router.reaches("p", "Loaded - UpToDate")
             assert z.router.predictor("p").active == second
@@ -288,7 +292,8 @@ async def test_store_that_is_away_holds_up_no_request():
         await asyncio.sleep(2.0)
         assert CLOCK.wall_s() - await z.wanted_s() < 3.0
         async with z.node():
-            assert (await request).id
+            async with asyncio.timeout(10.0):
+                assert (await request).id
 
 
 async def test_no_wish_is_left_for_a_runtime_that_is_gone():
@@ -301,9 +306,10 @@ async def test_no_wish_is_left_for_a_runtime_that_is_gone():
 
 async def test_node_says_when_one_of_its_copies_was_last_used():
     async with zero() as z, z.node() as node:
-        await z.router.apply("p")
-        await z.router.reaches("p", "Loaded - UpToDate")
-        await asyncio.sleep(100.0)
+        for name in ("p", "q"):
+            await z.router.apply(name)
+            await z.router.reaches(name, "Loaded - UpToDate")
+        await asyncio.sleep(100.0)  # the use of the other one stays the oldest
         copy = await node.node.resolve("p")
         copy.leave()
         used_s = CLOCK.wall_s()
@@ -311,4 +317,4 @@ async def test_node_says_when_one_of_its_copies_was_last_used():
         await z.router.settle()
         record = z.router.node.view.nodes[NodeId("n1")]
         assert record.newest_use_s == pytest.approx(used_s, abs=1.0)
-        assert replace(record, newest_use_s=0.0) != record
+        assert record.oldest_use_s < used_s - 90.0
