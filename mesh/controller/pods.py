@@ -252,11 +252,13 @@ def _volumes(runtime: ServingRuntimeManifest, config: Config, place: Installatio
     ]
     volumes = [
         _volume("models-dir", emptyDir={"sizeLimit": cache_size(runtime, config)}),
-        _volume("domain-socket", emptyDir={"medium": "Memory", "sizeLimit": "1Mi"}),
         _volume("scratch", emptyDir={}),
         _volume("internal-tls", secret={"secretName": TLS_SECRET, "defaultMode": 0o440}),
         _volume("serving-runtime", configMap={"name": workload_name(runtime.metadata.name)}),
     ]
+    if _socket_dirs(runtime):
+        sockets = {"medium": "Memory", "sizeLimit": "1Mi"}
+        volumes.append(_volume("domain-socket", emptyDir=sockets))
     if not place.store:
         secret = {"secretName": ETCD_SECRET, "defaultMode": 0o440}
         volumes.append(_volume("etcd-config", secret=secret))

@@ -88,7 +88,7 @@ def _unused(state: ScalingState, policy: ScaleToZero, now_s: float) -> ScalingSt
         # The next Predictor brings it back by being there.
         return ScalingState(Level.UNUSED, state.since_s)
     since_s = now_s if state.unused_since_s is None else state.unused_since_s
-    if now_s - since_s >= policy.grace_period_seconds:
+    if now_s >= since_s + policy.grace_period_seconds:
         return ScalingState(Level.UNUSED, now_s)
     return replace(state, unused_since_s=since_s)
 

@@ -1,0 +1,250 @@
+"""The manifests in deploy/, as kubectl renders them: names, ports, rights, the strict level."""
+
+import base64
+import json
+import shutil
+import subprocess
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mesh.controller import names
+from mesh.controller.config import DEFAULTS, read_config
+from mesh.controller.pods import grace_period_s
+from mesh.controller.workloads import workloads
+from mesh.registry.etcd_settings import EtcdSettings
+from mesh.storage.keys import StorageKeys
+from mesh.wire.runtime_manifest import parse_runtime
+from tests.controller.restricted import offences
+from tests.controller.runtimes import DEPLOY, PLACE, custom, runtime, shipped
+
+KUBECTL = shutil.which("kubectl")
+OVERLAYS = ("default", "quickstart")
+pytestmark = [
+    pytest.mark.skipif(KUBECTL is None, reason="there is no kubectl"),
+    pytest.mark.timeout(20),
+]
+
+
+@cache
+def rendered(folder: Path) -> tuple[dict[str, Any], ...]:
+    done = subprocess.run(
+        [str(KUBECTL), "kustomize", str(folder)], check=True, capture_output=True, text=True
+    )
+    return tuple(yaml.safe_load_all(done.stdout))
+
+
+def overlay(name: str) -> dict[tuple[str, str], dict[str, Any]]:
+    objects = rendered(DEPLOY / "overlays" / name)
+    return {(item["kind"], item["metadata"]["name"]): item for item in objects}
+
+
+def pods(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        name: item["spec"]["template"]["spec"]
+        for (kind, name), item in objects.items()
+        if kind in ("Deployment", "StatefulSet")
+    }
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_object_is_in_the_namespace_that_enforces_the_strict_level(name: str):
+    objects = overlay(name)
+    level = objects["Namespace", "wml-serving"]["metadata"]["labels"]
+    assert level["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert level["wmlserving-enabled"] == "true"
+    cluster = {"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    for (kind, _), item in objects.items():
+        assert (item["metadata"].get("namespace") == "wml-serving") == (kind not in cluster)
+
+
+def test_quickstart_is_default_and_its_servers():
+    more = set(overlay("quickstart")) - set(overlay("default"))
+    assert set(overlay("default")) <= set(overlay("quickstart"))
+    assert ("StatefulSet", "wml-serving-etcd") in more
+    assert ("Deployment", "wml-serving-s3") in more
+    assert ("Secret", "storage-config") in more
+    assert ("Secret", "model-serving-etcd") in more
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_pods_pass_the_restricted_level(name: str):
+    for pod_name, pod in pods(overlay(name)).items():
+        assert list(offences(pod)) == [], pod_name
+
+
+@pytest.mark.parametrize("document", [shipped(), custom(), custom(grpcEndpoint="unix:/a/b")])
+def test_runtime_pods_pass_the_restricted_level(document: dict[str, Any]):
+    made = workloads(runtime(document), DEFAULTS, PLACE, is_up=True)
+    assert list(offences(made[1]["spec"]["template"]["spec"])) == []
+
+
+def test_offence_is_seen():
+    pod = {"containers": [{"name": "x"}], "volumes": [{"name": "h", "hostPath": {}}]}
+    assert set(offences(pod)) >= {"volume h", "x: capabilities", "runAsNonRoot"}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_container_says_what_it_needs(name: str):
+    for pod in pods(overlay(name)).values():
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_services_have_the_documented_names_and_ports():
+    objects = overlay("default")
+    public, internal = (
+        objects["Service", name] for name in ("wml-serving", names.INTERNAL_SERVICE)
+    )
+    assert [(p["name"], p["port"]) for p in public["spec"]["ports"]] == [
+        ("grpc", 8033),
+        ("http", 8008),
+    ]
+    assert [(p["name"], p["port"]) for p in internal["spec"]["ports"]] == [("internal", 8034)]
+    assert internal["spec"]["clusterIP"] == "None"
+
+
+def test_services_select_routers_and_runtimes_and_nothing_else():
+    objects = overlay("quickstart")
+    chosen = objects["Service", "wml-serving"]["spec"]["selector"].items()
+    made = workloads(runtime(shipped()), DEFAULTS, PLACE, is_up=True)[1]
+    assert made["spec"]["template"]["metadata"]["labels"].items() >= chosen
+    found = {
+        name
+        for (kind, name), item in objects.items()
+        if kind in ("Deployment", "StatefulSet")
+        and item["spec"]["template"]["metadata"]["labels"].items() >= chosen
+    }
+    assert found == {names.ROUTER}
+
+
+def test_router_is_a_node_as_the_controller_makes_them():
+    pod = pods(overlay("default"))[names.ROUTER]
+    made = workloads(runtime(shipped()), DEFAULTS, PLACE, is_up=True)[1]
+    node = made["spec"]["template"]["spec"]["containers"][0]
+    router = pod["containers"][0]
+    assert set(router["args"]) < set(node["args"])
+    for same in ("image", "livenessProbe", "readinessProbe", "startupProbe", "resources"):
+        assert _plain(router[same]) == _plain(node[same])
+    # It has nothing to hand over, and waits for its clients as they do.
+    least = grace_period_s(DEFAULTS) - DEFAULTS.hand_over_seconds
+    assert pod["terminationGracePeriodSeconds"] >= least
+
+
+def _plain(value: Any) -> Any:
+    """Without what the API server takes for granted."""
+    if isinstance(value, dict):
+        return {
+            key: _plain(item)
+            for key, item in value.items()
+            if (key, item) not in (("scheme", "HTTP"), ("timeoutSeconds", 1))
+        }
+    return value
+
+
+def test_image_of_the_installation_reaches_what_the_controller_starts():
+    found = overlay("default")["Deployment", names.CONTROLLER]
+    container = found["spec"]["template"]["spec"]["containers"][0]
+    said = {item["name"]: item.get("value") for item in container["env"]}
+    assert said["WML_IMAGE"] == container["image"]
+
+
+def test_overlay_of_ones_own_can_change_images_and_namespace(tmp_path: Path):
+    default = DEPLOY / "overlays/default"
+    (tmp_path / "images.yaml").write_text((default / "images.yaml").read_text())
+    written = {
+        "namespace": "other",
+        "resources": [
+            str(Path(*[".."] * (len(tmp_path.parts) - 1)) / default.absolute().relative_to("/"))
+        ],
+        "configurations": ["images.yaml"],
+        "images": [
+            {"name": "wml-serving/wml-serving", "newName": "here/ours", "newTag": "9"},
+            {"name": "seldonio/mlserver", "newName": "here/theirs"},
+        ],
+    }
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(written))
+    text = json.dumps(rendered(tmp_path))
+    assert "here/ours:9" in text
+    assert "here/theirs:1.7.1" in text
+    assert '"wml-serving/wml-serving' not in text
+    assert '"namespace": "wml-serving"' not in text
+
+
+def test_both_overlays_pass_images_on_alike():
+    texts = {(DEPLOY / "overlays" / name / "images.yaml").read_text() for name in OVERLAYS}
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_config_is_valid(name: str):
+    config = overlay(name)["ConfigMap", names.CONFIG_MAP]["data"]["config.yaml"]
+    assert read_config(config).pods_per_runtime == (1 if name == "quickstart" else 2)
+
+
+def test_runtimes_that_come_with_it_are_valid():
+    found = [item for (kind, _), item in overlay("default").items() if kind == "ServingRuntime"]
+    assert [parse_runtime(item).metadata.name for item in found] == ["mlserver-1.x"]
+
+
+def test_quickstart_secrets_are_what_our_programs_read(tmp_path: Path):
+    objects = overlay("quickstart")
+    etcd = objects["Secret", names.ETCD_SECRET]["data"]["etcd_connection"]
+    assert EtcdSettings.read(_decoded(etcd)).endpoints == "http://wml-serving-etcd:2379"
+    key = "wml-serving-example-models"
+    entry = json.loads(_decoded(objects["Secret", "storage-config"]["data"][key]))
+    (tmp_path / key).write_text(json.dumps(entry))
+    assert StorageKeys(tmp_path) is not None
+    s3 = pods(objects)["wml-serving-s3"]["containers"][0]
+    said = {item["name"]: item["value"] for item in s3["env"]}
+    assert said["AWS_ACCESS_KEY_ID"] == entry["access_key_id"]
+    assert said["AWS_SECRET_ACCESS_KEY"] == entry["secret_access_key"]
+
+
+def _decoded(text: str) -> str:
+    return base64.b64decode(text).decode()
+
+
+def test_rights_have_no_wildcards_and_each_has_its_reason():
+    for item in overlay("quickstart").values():
+        for rule in item.get("rules", ()):
+            assert "*" not in json.dumps(rule)
+    for path in (DEPLOY / "rbac").glob("*.yaml"):
+        lines = path.read_text().splitlines()
+        for before, line in pairwise(lines):
+            if line.startswith("  - apiGroups:"):
+                assert before.startswith(("  # ", "    verbs:")), f"{path}: {line}"
+
+
+def test_runtimes_read_one_secret_and_routers_nothing():
+    objects = overlay("default")
+    assert objects["Role", names.RUNTIME_ACCOUNT]["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["storage-config"],
+            "verbs": ["get", "list", "watch"],
+        }
+    ]
+    bound = [
+        subject["name"]
+        for (kind, _), item in objects.items()
+        if kind.endswith("RoleBinding")
+        for subject in item["subjects"]
+    ]
+    assert names.ROUTER not in bound
+
+
+def test_only_nodes_and_the_controller_reach_the_internal_port():
+    policy = overlay("default")["NetworkPolicy", "wml-serving-nodes"]["spec"]
+    rule = next(r for r in policy["ingress"] if {"port": 8034} in r["ports"])
+    assert len(rule["ports"]) == 1
+    labels = [source["podSelector"]["matchLabels"] for source in rule["from"]]
+    assert {"wmlserving.ai.ibm.com/service": "wml-serving"} in labels
+    open_to_all = [r["ports"] for r in policy["ingress"] if "from" not in r]
+    assert sorted(p["port"] for ports in open_to_all for p in ports) == [2112, 8008, 8033]
