@@ -9,6 +9,7 @@ ROUTER = "wml-serving-router"
 CONTROLLER = "wmlserving-controller"
 RUNTIME_ACCOUNT = "wml-serving-runtime"
 ETCD_SECRET = "model-serving-etcd"  # noqa: S105 - a name
+AUTHORITY_SECRET = "wml-serving-internal-ca"  # noqa: S105 - a name
 TLS_SECRET = "wml-serving-internal-tls"  # noqa: S105 - a name
 CONFIG_MAP = "wml-serving-config"
 
