@@ -72,7 +72,8 @@ class Pulse:
     async def _confirm(self) -> None:
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(CONFIRM_S):
-                # Written and removed: the follower is bound to deliver what it follows.
-                await self._registry.commit([Put(self._key, b"")])
-                revision = await self._registry.commit([Delete(self._key)])
-                await self._follower.caught_up(revision)
+                # Its own mark, not a revision alone: the store may be another one by now, whose
+                # revisions are lower than what is known of the one before.
+                revision = await self._registry.commit([Put(self._key, b"")])
+                await self._follower.until_at(self._key, revision)
+                await self._registry.commit([Delete(self._key)])

@@ -69,6 +69,14 @@ class Follower:
         while key not in self._known:
             await self._moved.wait()
 
+    async def until_at(self, key: str, revision: Revision) -> None:
+        """Returns once this put of the key, and so all before it in the same store, was delivered.
+
+        Unlike `caught_up` it is not misled by a store that is another one now.
+        """
+        while self._known.get(key) != revision:
+            await self._moved.wait()
+
     @property
     def revision(self) -> Revision:
         """Everything up to here has been delivered; 0 before the first listing."""

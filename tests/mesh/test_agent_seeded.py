@@ -72,3 +72,16 @@ async def test_store_that_lost_nothing_of_ours_is_marked_again():
         await store.wipe()
         await asyncio.sleep(1.0)
         assert await store.get(SEEDED) is not None
+
+
+async def test_frozen_node_is_not_fresh_before_it_has_seen_the_store_that_came_back_empty():
+    store, network = FickleRegistry(), Network()
+    async with AsyncExitStack() as stack:
+        one = await started(stack, store, network, "n1")
+        for number in range(20):  # so that the next store's revisions are lower
+            await one.apply(f"p{number}", "a")
+        pulse, follower = one.node.pulse, one.node.follower
+        await store.wipe()
+        before = follower.revision
+        await pulse._confirm()
+        assert follower.revision < before
