@@ -25,6 +25,7 @@ from router.reading import read, show_predictor
 from router.refusal import Context, refuse, refusing
 from router.runtimes import set_runtimes
 from router.steps import Steps
+from router.usage import Usages
 
 LISTED_AT_ONCE = 100
 
@@ -33,11 +34,17 @@ class Management(pb_grpc.ManagementServicer):
     """The calls of wml_management.proto, over the node's view and the store."""
 
     def __init__(
-        self, node: Node, steps: Steps, administration: Administration, endpoints: Endpoints
+        self,
+        node: Node,
+        steps: Steps,
+        administration: Administration,
+        usages: Usages,
+        endpoints: Endpoints,
     ) -> None:
         self._node = node
         self._steps = steps
         self._administration = administration
+        self._usages = usages
         self._endpoints = endpoints
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -115,6 +122,10 @@ class Management(pb_grpc.ManagementServicer):
     ) -> pb.SetRuntimesResponse:
         await set_runtimes(request.json, self._steps)
         return pb.SetRuntimesResponse()
+
+    @refusing
+    async def Usage(self, request: pb.UsageRequest, context: Context) -> pb.UsageResponse:  # noqa: N802
+        return await self._usages.answer(is_passed_on=request.is_passed_on)
 
     async def Read(  # noqa: N802
         self, request: pb.ReadRequest, context: Context

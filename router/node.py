@@ -32,6 +32,7 @@ from router.scrape import Scrape
 from router.server import PublicServer, ServerLimits
 from router.steps import Steps
 from router.stream import Streams
+from router.usage import Usages
 from router.waiting import Limits, WaitingRoom
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,8 @@ async def running_node(
     administration = Administration(node, links.channel, node.drain)
     steps = Steps(node, registry, administration)
     loads = Loads(node)
-    management = Management(node, steps, administration, Endpoints(_endpoint(doors.public)))
+    usages, endpoints = Usages(node, links.channel), Endpoints(_endpoint(doors.public))
+    management = Management(node, steps, administration, usages, endpoints)
     model_mesh = ModelMesh(node, steps, loads)
     passed_on = PassedOn(node, forwarder)
     own = (management.register, model_mesh.register, PeerService(node).register)

@@ -135,6 +135,12 @@ class Management:
             answer = self._stub.ForgetFailure(request, timeout=self._limit_s)
         return answer.nodes, answer.unreachable
 
+    def usage(self) -> pb.UsageResponse:
+        """What the nodes have been used for so far."""
+        with self._errors():
+            answer: pb.UsageResponse = self._stub.Usage(pb.UsageRequest(), timeout=self._limit_s)
+        return answer
+
     def describe(self, name: str) -> Resource:
         """The object with its models, copies and history."""
         with self._errors(name):

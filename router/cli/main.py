@@ -20,6 +20,7 @@ COMMANDS = {
     "diff": "router.cli.diff:diff_command",
     "get": "router.cli.get:get_command",
     "describe": "router.cli.describe:describe_command",
+    "top": "router.cli.top:top_command",
     "infer": "router.cli.infer:infer_command",
     "delete": "router.cli.delete:delete_command",
     "drain": "router.cli.drain:drain_command",

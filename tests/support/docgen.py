@@ -196,7 +196,7 @@ def _option(option: click.Option) -> tuple[str, str, str]:
         return names, "required", meaning
     if isinstance(option.envvar, str):
         meaning += f" Also the variable `{option.envvar}`."
-    is_shown = isinstance(option.default, str | float) and option.default != ""
+    is_shown = isinstance(option.default, str | int | float) and option.default not in ("", False)
     return names, f"`{option.default}`" if is_shown else "", meaning
 
 

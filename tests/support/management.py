@@ -3,7 +3,7 @@
 Faults come by its arguments: `refusals` answers a name with a status, `changes` is what a watch
 tells after what exists; a method in `holds` does not end before the caller leaves. What `Describe`
 adds to a resource is in `descriptions`. What is there of other kinds is in `others`, and `news` is
-what following them tells after that.
+what following them tells after that. `usages` are answered one after the other, and then nothing.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from mesh.core.errors import InvalidRequest, MeshError, ModelNotFound, NoSuchResource
+from mesh.core.errors import InvalidRequest, MeshError, ModelNotFound, NoSuchResource, Unavailable
 from mesh.wire import status_codes
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
@@ -33,6 +33,7 @@ class DictManagement(pb_grpc.ManagementServicer):
     others: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
     news: Sequence[pb.ReadEvent] = ()
     forgotten: pb.ForgetFailureResponse = field(default_factory=pb.ForgetFailureResponse)
+    usages: Sequence[pb.UsageResponse] = ()
     holds: Collection[str] = ()
     calls: list[tuple[str, str]] = field(default_factory=list)
 
@@ -102,6 +103,13 @@ class DictManagement(pb_grpc.ManagementServicer):
         if request.node not in self.others.get(pb.NODE, {}):
             _refuse(NoSuchResource("node", request.node), context)
         return pb.DrainResponse()
+
+    def Usage(self, _request: pb.UsageRequest, context: Any) -> pb.UsageResponse:
+        self._called("Usage", "", context)
+        number = len(self.calls) - 1
+        if number >= len(self.usages):
+            _refuse(Unavailable("no more usages"), context)
+        return self.usages[number]
 
     def ForgetFailure(
         self, request: pb.ForgetFailureRequest, context: Any

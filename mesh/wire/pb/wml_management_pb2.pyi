@@ -2,7 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -165,3 +165,45 @@ class WatchEvent(_message.Message):
     name: str
     progress: str
     def __init__(self, json: _Optional[str] = ..., name: _Optional[str] = ..., progress: _Optional[str] = ...) -> None: ...
+
+class UsageRequest(_message.Message):
+    __slots__ = ("is_passed_on",)
+    IS_PASSED_ON_FIELD_NUMBER: _ClassVar[int]
+    is_passed_on: bool
+    def __init__(self, is_passed_on: _Optional[bool] = ...) -> None: ...
+
+class UsageResponse(_message.Message):
+    __slots__ = ("nodes", "unreachable")
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    UNREACHABLE_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeUsage]
+    unreachable: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[NodeUsage, _Mapping]]] = ..., unreachable: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NodeUsage(_message.Message):
+    __slots__ = ("node", "monotonic_s", "used_bytes", "capacity_bytes", "copies")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    MONOTONIC_S_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    COPIES_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    monotonic_s: float
+    used_bytes: int
+    capacity_bytes: int
+    copies: _containers.RepeatedCompositeFieldContainer[CopyUsage]
+    def __init__(self, node: _Optional[str] = ..., monotonic_s: _Optional[float] = ..., used_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., copies: _Optional[_Iterable[_Union[CopyUsage, _Mapping]]] = ...) -> None: ...
+
+class CopyUsage(_message.Message):
+    __slots__ = ("model", "size_bytes", "requests", "in_flight", "calls")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    size_bytes: int
+    requests: int
+    in_flight: int
+    calls: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, model: _Optional[str] = ..., size_bytes: _Optional[int] = ..., requests: _Optional[int] = ..., in_flight: _Optional[int] = ..., calls: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -84,6 +84,11 @@ class ManagementStub:
                 request_serializer=wml__management__pb2.SetRuntimesRequest.SerializeToString,
                 response_deserializer=wml__management__pb2.SetRuntimesResponse.FromString,
                 _registered_method=True)
+        self.Usage = channel.unary_unary(
+                '/wmlserving.management.v1.Management/Usage',
+                request_serializer=wml__management__pb2.UsageRequest.SerializeToString,
+                response_deserializer=wml__management__pb2.UsageResponse.FromString,
+                _registered_method=True)
 
 
 class ManagementServicer:
@@ -162,6 +167,13 @@ class ManagementServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Usage(self, request, context):
+        """What the nodes have been used for so far. Two answers make rates and percentiles of a while.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ManagementServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -214,6 +226,11 @@ def add_ManagementServicer_to_server(servicer, server):
                     servicer.SetRuntimes,
                     request_deserializer=wml__management__pb2.SetRuntimesRequest.FromString,
                     response_serializer=wml__management__pb2.SetRuntimesResponse.SerializeToString,
+            ),
+            'Usage': grpc.unary_unary_rpc_method_handler(
+                    servicer.Usage,
+                    request_deserializer=wml__management__pb2.UsageRequest.FromString,
+                    response_serializer=wml__management__pb2.UsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -486,6 +503,33 @@ class Management:
             '/wmlserving.management.v1.Management/SetRuntimes',
             wml__management__pb2.SetRuntimesRequest.SerializeToString,
             wml__management__pb2.SetRuntimesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Usage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wmlserving.management.v1.Management/Usage',
+            wml__management__pb2.UsageRequest.SerializeToString,
+            wml__management__pb2.UsageResponse.FromString,
             options,
             channel_credentials,
             insecure,
