@@ -1,0 +1,17 @@
+"""The kinds of objects that the controller follows, makes or reads."""
+
+from mesh.controller.kube.port import Kind
+from mesh.wire.manifests import API_VERSION
+
+PREDICTOR = Kind(API_VERSION, "Predictor", "predictors", namespaced=True)
+SERVING_RUNTIME = Kind(API_VERSION, "ServingRuntime", "servingruntimes", namespaced=True)
+CLUSTER_SERVING_RUNTIME = Kind(
+    API_VERSION, "ClusterServingRuntime", "clusterservingruntimes", namespaced=False
+)
+DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments", namespaced=True)
+CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps", namespaced=True)
+SECRET = Kind("v1", "Secret", "secrets", namespaced=True)
+BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", namespaced=True)
+AUTOSCALER = Kind(
+    "autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", namespaced=True
+)

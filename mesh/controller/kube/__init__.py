@@ -1,0 +1,1 @@
+"""The API of Kubernetes: the only part of the controller that speaks to it."""

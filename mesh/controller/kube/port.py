@@ -1,0 +1,67 @@
+"""What the controller needs of the API of Kubernetes, over plain JSON objects."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+FIELD_MANAGER = "wmlserving-controller"
+
+Json = dict[str, Any]
+
+
+class Gone(Exception):
+    """The resource version is too old to be watched from (410): list again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of objects, as it is addressed."""
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    items: tuple[Json, ...]
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class KubeEvent:
+    """`type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+
+    type: str
+    object: Json
+
+
+class Kube(Protocol):
+    """Objects of a cluster. Writes are server-side applies that take fields over by force."""
+
+    async def list(self, kind: Kind, namespace: str = "") -> Listing: ...
+
+    def watch(
+        self, kind: Kind, namespace: str = "", after: str = ""
+    ) -> AsyncGenerator[KubeEvent, None]:
+        """Changes after a resource version; raises Gone."""
+        ...
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Json | None: ...
+
+    async def apply(
+        self, obj: Json, *, manager: str = FIELD_MANAGER, dry_run: bool = False
+    ) -> Json: ...
+
+    async def apply_status(self, obj: Json) -> Json | None:
+        """Its status alone; None where the object is gone."""
+        ...
+
+    async def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        """Does nothing where there is none."""
+        ...
+
+    async def event(
+        self, about: Json, reason: str, message: str, *, is_warning: bool = False
+    ) -> None: ...

@@ -1,0 +1,292 @@
+"""Runtimes of one namespace: their workloads, their scale, their status, and what the mesh is told.
+
+Whoever calls says when: `reconcile(name)` at each change of a ServingRuntime, of its Deployment, of
+its use in the mesh or of the configuration, and after the time that the last call returned. There
+is one call at a time for a name. Nothing is written where nothing has changed, but all of it again
+after some minutes, in case that somebody else has changed it.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from mesh.controller.config import Config
+from mesh.controller.kinds import (
+    AUTOSCALER,
+    BUDGET,
+    CLUSTER_SERVING_RUNTIME,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    SERVING_RUNTIME,
+)
+from mesh.controller.kube.port import Kube
+from mesh.controller.names import CONTROLLER, RUNTIME_LABEL, workload_name
+from mesh.controller.pods import Installation
+from mesh.controller.runtime_status import Condition, Health, health, status_object
+from mesh.controller.scaling import Level, ScalingState, Usage, due_s, step
+from mesh.controller.validation import runtime_problems
+from mesh.controller.workloads import Owner, Runtime, scaling_of, workloads
+from mesh.wire.documents import InvalidManifest
+from mesh.wire.runtime_manifest import parse_runtime
+
+log = logging.getLogger(__name__)
+
+# Its own field manager for the first replicas of a Deployment that an autoscaler then has.
+SCALE_MANAGER = f"{CONTROLLER}-scale"
+RESYNC_S = 600.0
+OWNED = (AUTOSCALER, BUDGET, DEPLOYMENT, CONFIG_MAP)
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Known:
+    """A runtime as it was at its last reconciliation; `applied` is by kind."""
+
+    state: ScalingState
+    applied: dict[str, str] = field(default_factory=dict)
+    deployment_generation: int = -1
+    compared_s: float = 0.0
+    told: Json | None = None
+    health: Health = Health.ZERO
+    health_since_s: float = 0.0
+    problems: tuple[str, ...] = ()
+
+
+class Runtimes:
+    """`config` is asked at each call; `clock` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        namespace: str,
+        place: Installation,
+        config: Callable[[], Config],
+        clock: Callable[[], float],
+    ) -> None:
+        self._kube = kube
+        self._namespace = namespace
+        self._place = place
+        self._config = config
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
+        self._usages: dict[str, Usage] = {}
+
+    def used(self, name: str, record: Json | None) -> bool:
+        """Takes what the mesh says of a runtime (None: it forgot it); whether it is news."""
+        before = self._usages.get(name)
+        if record is None:
+            self._usages.pop(name, None)
+        else:
+            self._usages[name] = usage_of(record)
+        return self._usages.get(name) != before
+
+    def mesh_lost(self) -> None:
+        """Nobody says how runtimes are used: from now on all stay as they are."""
+        self._usages.clear()
+
+    async def names(self) -> list[str]:
+        """All runtimes of this namespace and of the cluster, and those that are no more."""
+        listings = [
+            await self._kube.list(SERVING_RUNTIME, self._namespace),
+            await self._kube.list(CLUSTER_SERVING_RUNTIME),
+        ]
+        found = {item["metadata"]["name"] for listing in listings for item in listing.items}
+        return sorted(found | set(self._known))
+
+    def for_the_mesh(self) -> list[Json]:
+        """Every runtime that can serve, with its state; only whole once all were reconciled."""
+        told = (self._known[name].told for name in sorted(self._known))
+        return [item for item in told if item is not None]
+
+    async def reconcile(self, name: str) -> float | None:
+        """Brings one runtime about; after how many seconds time alone changes something."""
+        obj = await self._object(name)
+        if obj is None:
+            await self._forget(name)
+            return None
+        if (obj.get("spec") or {}).get("disabled"):
+            await self._disable(name, obj)
+            return None
+        try:
+            runtime = self._valid(obj)
+        except InvalidManifest as error:
+            await self._refuse(name, obj, error.problems)
+            return None
+        return await self._bring_about(name, obj, runtime)
+
+    async def _object(self, name: str) -> Json | None:
+        """The ServingRuntime of the namespace, which covers one of the cluster."""
+        own = await self._kube.get(SERVING_RUNTIME, self._namespace, name)
+        if own is not None:
+            return own
+        return await self._kube.get(CLUSTER_SERVING_RUNTIME, "", name)
+
+    def _valid(self, obj: Json) -> Runtime:
+        manifest = parse_runtime({**obj, "kind": SERVING_RUNTIME.kind})
+        problems = runtime_problems(manifest)
+        if problems:
+            raise InvalidManifest(problems)
+        meta = obj["metadata"]
+        owner = Owner(obj["apiVersion"], obj["kind"], meta["name"], meta.get("uid", ""))
+        return Runtime(manifest, self._namespace, owner)
+
+    async def _disable(self, name: str, obj: Json) -> None:
+        known = self._known.get(name)
+        if known is None or known.health is not Health.DISABLED:
+            await self._remove_workloads(name)
+            known = self._known[name] = _new(self._clock())
+            known.health = Health.DISABLED
+        await self._say(obj, known, Health.DISABLED, ())
+
+    async def _refuse(self, name: str, obj: Json, problems: tuple[str, ...]) -> None:
+        """What ran before goes on."""
+        known = self._known.setdefault(name, _new(self._clock()))
+        if known.problems != problems:
+            text = "; ".join(problems)
+            await self._kube.event(obj, "InvalidServingRuntime", text, is_warning=True)
+        await self._say(obj, known, known.health, problems)
+
+    async def _bring_about(self, name: str, obj: Json, runtime: Runtime) -> float | None:
+        config, now_s = self._config(), self._clock()
+        deployment = await self._kube.get(DEPLOYMENT, self._namespace, runtime.name)
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = _found(deployment, now_s)
+        usage, was_up = self._usages.get(name), known.state.is_up
+        policy = config.scale_to_zero
+        if usage is not None or not policy.enabled:
+            known.state = step(known.state, usage or Usage(1), policy, now_s)
+        deployment = await self._apply(known, runtime, config, deployment)
+        if known.state.is_up != was_up:
+            await self._tell_scale(obj, known.state)
+        found = health(deployment, is_up=known.state.is_up)
+        if found is not known.health:
+            known.health, known.health_since_s = found, now_s
+        known.told = status_object(runtime.manifest, known.health, known.health_since_s)
+        await self._say(obj, known, known.health, ())
+        due = None if usage is None else due_s(known.state, usage, policy)
+        return min(RESYNC_S, RESYNC_S if due is None else max(0.0, due - now_s))
+
+    async def _apply(
+        self, known: _Known, runtime: Runtime, config: Config, deployment: Json | None
+    ) -> Json | None:
+        """Applies what differs from what was applied last; the Deployment as it is then."""
+        is_up, scaling, now_s = known.state.is_up, scaling_of(runtime), self._clock()
+        if now_s >= known.compared_s + RESYNC_S:
+            known.applied.clear()
+            known.compared_s = now_s
+        if deployment is None or _generation(deployment) != known.deployment_generation:
+            known.applied.pop(DEPLOYMENT.kind, None)
+        if scaling is None or not is_up:
+            await self._drop_autoscaler(known, runtime.name)
+        elif deployment is not None and _replicas(deployment) < scaling.least:
+            deployment = await self._scale(runtime.name, scaling.least)
+        for item in workloads(runtime, config, self._place, is_up=is_up):
+            kind, digest = item["kind"], _digest(item)
+            if known.applied.get(kind) == digest:
+                continue
+            applied = await self._kube.apply(item)
+            known.applied[kind] = digest
+            if kind == DEPLOYMENT.kind:
+                deployment = applied
+        if scaling is not None and is_up and _replicas(deployment) < scaling.least:
+            deployment = await self._scale(runtime.name, scaling.least)
+        known.deployment_generation = _generation(deployment)
+        return deployment
+
+    async def _scale(self, name: str, count: int) -> Json:
+        """Sets the replicas of which an autoscaler then takes care: it does nothing at zero."""
+        meta = {"name": name, "namespace": self._namespace}
+        wanted = {"metadata": meta, "spec": {"replicas": count}}
+        head = {"apiVersion": DEPLOYMENT.api_version, "kind": DEPLOYMENT.kind}
+        return await self._kube.apply({**head, **wanted}, manager=SCALE_MANAGER)
+
+    async def _drop_autoscaler(self, known: _Known, name: str) -> None:
+        if known.applied.get(AUTOSCALER.kind) != "":
+            await self._kube.delete(AUTOSCALER, self._namespace, name)
+            known.applied[AUTOSCALER.kind] = ""
+
+    async def _tell_scale(self, obj: Json, state: ScalingState) -> None:
+        match state.level:
+            case Level.UP:
+                await self._kube.event(obj, "Started", "Predictors use it: its pods are started")
+            case Level.UNUSED:
+                await self._kube.event(obj, "ScaledToZero", "no Predictor uses it: its pods end")
+            case Level.IDLE:
+                text = "nobody has used its models for the idle time: its pods end"
+                await self._kube.event(obj, "ScaledToZero", text)
+
+    async def _say(
+        self, obj: Json, known: _Known, found: Health, problems: tuple[str, ...]
+    ) -> None:
+        """Writes the status where it differs from what the object has."""
+        known.problems = problems
+        before = obj.get("status") or {}
+        condition = Condition.valid(problems)
+        status = condition.over(before, found, obj["metadata"].get("generation"), self._clock())
+        if status == before:
+            return
+        meta = {"name": obj["metadata"]["name"], "namespace": self._namespace}
+        # A runtime of the cluster has no status: it stands differently in each namespace.
+        if obj["kind"] == SERVING_RUNTIME.kind:
+            head = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": meta}
+            await self._kube.apply_status({**head, "status": status})
+
+    async def _forget(self, name: str) -> None:
+        await self._remove_workloads(name)
+        self._known.pop(name, None)
+
+    async def _remove_workloads(self, name: str) -> None:
+        for kind in OWNED:
+            await self._kube.delete(kind, self._namespace, workload_name(name))
+
+
+def usage_of(record: Json) -> Usage:
+    """What the mesh says of a runtime's use."""
+    status = record.get("status") or {}
+    return Usage(
+        int(status.get("predictors") or 0),
+        _moment(status.get("wanted")),
+        _moment(status.get("lastUse")),
+    )
+
+
+def runtime_of(deployment: Json) -> str | None:
+    """The runtime that a Deployment is of, if it is one of ours."""
+    label = (deployment["metadata"].get("labels") or {}).get(RUNTIME_LABEL)
+    return None if label is None else str(label)
+
+
+def _new(now_s: float) -> _Known:
+    return _Known(ScalingState(Level.UNUSED, now_s), health_since_s=now_s)
+
+
+def _found(deployment: Json | None, now_s: float) -> _Known:
+    """As a controller finds it that has just begun."""
+    is_up = deployment is not None and _replicas(deployment) > 0
+    found = health(deployment, is_up=is_up)
+    level = Level.UP if is_up else Level.UNUSED
+    return _Known(ScalingState(level, now_s), health=found, health_since_s=now_s)
+
+
+def _replicas(deployment: Json | None) -> int:
+    if deployment is None:
+        return 0
+    return int((deployment.get("spec") or {}).get("replicas", 1))
+
+
+def _generation(deployment: Json | None) -> int:
+    return -1 if deployment is None else int(deployment["metadata"].get("generation", 0))
+
+
+def _digest(item: Json) -> str:
+    return hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()
+
+
+def _moment(text: Any) -> float | None:
+    return datetime.fromisoformat(str(text)).timestamp() if text else None
