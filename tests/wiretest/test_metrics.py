@@ -1,5 +1,7 @@
 """What Prometheus reads of a node: the names that dashboards know, and counts that move."""
 
+import asyncio
+
 import aiohttp
 import grpc
 import pytest
@@ -9,7 +11,8 @@ from mesh.core.ids import ModelId
 from mesh.ops.metrics import DECLARED
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from tests.support.fake_runtime import MB, FakeRuntime
-from tests.support.world import World, eventually, world
+from tests.support.world import World, begin, eventually, world
+from tests.wiretest.test_administration import pair
 
 INFER = {"method": "ModelInfer", "code": "OK"}
 # From the documentation of ModelMesh: users' dashboards and alerts have them.
@@ -95,6 +98,38 @@ async def test_failures_are_counted_by_their_code():
     assert seen.value("models_with_failure_total") == 1
     assert seen.value("req_queue_delay_milliseconds_count") > 0
     assert seen.value("cache_miss_milliseconds_count") == 0
+
+
+async def test_caller_that_leaves_is_cancelled_in_both_counts():
+    cancelled = {"method": "ModelInfer", "code": "CANCELLED"}
+    async with world() as w:
+        await w.apply("p")
+        await w.ask("p")
+        w.plane.gates["slow"] = asyncio.Event()
+        slow = begin(w.ask("p", "slow"))
+        await eventually(lambda: len(w.plane.metadata) == 2)
+        slow.cancel()
+        await eventually(lambda: w.plane.cancelled == ["slow"])
+        seen = await scrape(w)
+    for name in ("api_request", "invoke_model"):
+        assert seen.value(f"{name}_milliseconds_count", **cancelled) == 1, name
+        assert seen.value(f"{name}_milliseconds_count", **INFER) == 1, name
+    assert seen.value("request_size_bytes_count", **cancelled) == 1
+    assert seen.value("response_size_bytes_count", **cancelled) == 0
+
+
+async def test_call_that_is_passed_on_is_a_request_here_and_an_invocation_there():
+    async with pair() as (left, right):
+        await left.apply("p")
+        await left.reaches("p", "Loaded  UpToDate")
+        await eventually(lambda: len(right.running.node.routes) == 1)
+        (model,) = left.running.node.view.models
+        here, there = (left, right) if right.running.node.copy(model) else (right, left)
+        await here.ask("p")
+        asked, answered = await scrape(here), await scrape(there)
+    for seen, requests, invocations in ((asked, 1, 0), (answered, 0, 1)):
+        assert seen.value("api_request_milliseconds_count", **INFER) == requests
+        assert seen.value("invoke_model_milliseconds_count", **INFER) == invocations
 
 
 async def test_loads_evictions_and_gauges_are_told():
