@@ -28,6 +28,7 @@ COMMANDS = {
     "export": "router.cli.backup:export_command",
     "import": "router.cli.backup:import_command",
     "validate": "router.cli.validate:validate_command",
+    "convert": "router.cli.convert:convert_command",
     "schema": "router.cli.schema:schema_command",
     "adapter": "router.cli.adapter:adapter_command",
 }
