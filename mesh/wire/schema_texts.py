@@ -45,7 +45,15 @@ OF_KUBERNETES = {
     "ContainerPort": ("hostIP", "hostPort", "protocol"),
     "EnvVar": ("valueFrom",),
     "Resources": ("claims",),
-    "ServingRuntimeFields": ("nodeSelector", "volumes"),
+    "ServingRuntimeFields": (
+        "affinity",
+        "annotations",
+        "imagePullSecrets",
+        "labels",
+        "nodeSelector",
+        "tolerations",
+        "volumes",
+    ),
 }
 
 TEXTS: Mapping[str, str] = {

@@ -23,6 +23,7 @@ SHIPPED = [
     document
     for path in sorted((ROOT / "deploy").rglob("*.yaml"))
     for document in yaml.safe_load_all(path.read_text())
+    if document.get("kind", "").lower() in PARSERS
 ]
 
 
