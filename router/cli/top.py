@@ -9,6 +9,7 @@ import click
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.resources import size_text
 from router.cli.connection import connected, server_option
+from router.cli.description import printable
 from router.cli.table import Table
 from router.cli.usage import Used, between
 
@@ -85,7 +86,8 @@ def _model(used: Used) -> Sequence[str]:
 
 
 def _figures(used: Used) -> Sequence[str]:
-    return used.name, f"{used.rps:.1f}", _time(used.p99_ms), str(used.in_flight), str(used.copies)
+    name = printable(used.name)
+    return name, f"{used.rps:.1f}", _time(used.p99_ms), str(used.in_flight), str(used.copies)
 
 
 def _time(time_ms: float | None) -> str:

@@ -149,6 +149,14 @@ def test_refreshing_goes_on_with_the_last_answer_until_the_server_is_gone():
     assert "\x1b" not in result.stdout
 
 
+def test_name_of_a_model_cannot_move_the_cursor():
+    # Who registers models by the mmesh service chooses their ids.
+    usage = answer(node("n1", 0.0, copy("m\x1b[2J")))
+    with listening(DictManagement(usages=[usage, usage])) as server:
+        result = run("top", "--once", "--interval", "0.1", server=server)
+    assert "m?[2J" in result.stdout
+
+
 def test_server_that_is_not_there_is_said():
     result = run("top", "--once", server="127.0.0.1:1")
     assert (result.exit_code, result.stdout) == (1, "")
