@@ -63,7 +63,40 @@ class Forwarder:
         metadata: Metadata,
         timeout_s: float | None,
     ) -> Reply:
-        """The upstream's answer. Raises AioRpcError as it came, or NotSent."""
+        """The upstream's answer. Raises AioRpcError as it came, NotSent, or MeshError."""
+        if not upstream.hop:
+            if method not in upstream.calls.plain:
+                message, metadata = upstream.calls.prepared(method, message, metadata, upstream.id)
+            if upstream.gate is not None:
+                return await self._in_turn(upstream, method, message, metadata, timeout_s)
+        return await self._sent(upstream, method, message, metadata, timeout_s)
+
+    async def _in_turn(
+        self,
+        upstream: Upstream,
+        method: str,
+        message: bytes,
+        metadata: Metadata,
+        timeout_s: float | None,
+    ) -> Reply:
+        """To a runtime that takes few calls at a time."""
+        assert upstream.gate is not None  # noqa: S101 - the caller has looked
+        until_s = None if timeout_s is None else monotonic_s() + timeout_s
+        await upstream.gate.enter(upstream.id, timeout_s)
+        try:
+            left_s = None if until_s is None else max(0.0, until_s - monotonic_s())
+            return await self._sent(upstream, method, message, metadata, left_s)
+        finally:
+            upstream.gate.leave()
+
+    async def _sent(
+        self,
+        upstream: Upstream,
+        method: str,
+        message: bytes,
+        metadata: Metadata,
+        timeout_s: float | None,
+    ) -> Reply:
         link = self._link(upstream)
         if link.channel.get_state() is not grpc.ChannelConnectivity.READY:
             await self._connect(link, upstream)
@@ -92,14 +125,19 @@ class Forwarder:
             raise
         finally:
             took_s = monotonic_s() - began_s
-            self._ended(method.rpartition("/")[2], code, took_s)
+            self._ended(upstream.calls.label(method), code, took_s)
             upstream.took(took_s * 1000.0)
         return answer
 
     async def stream(
         self, upstream: Upstream, method: str, metadata: Metadata, timeout_s: float | None
     ) -> grpc.aio.StreamStreamCall[bytes, bytes]:
-        """A stream to the upstream that has been opened and not written to. Raises NotSent."""
+        """A stream to the upstream that has been opened and not written to.
+
+        Raises NotSent, MethodNotServed.
+        """
+        if not upstream.hop and method not in upstream.calls.plain:
+            _, metadata = upstream.calls.prepared(method, b"", metadata, upstream.id)
         link = self._link(upstream)
         if link.channel.get_state() is not grpc.ChannelConnectivity.READY:
             await self._connect(link, upstream)

@@ -13,6 +13,7 @@ import grpc.aio
 from mesh.agent.copy import Copy
 from mesh.agent.engine import Node
 from mesh.agent.remote import MODEL_HEADER
+from mesh.core.errors import MeshError
 from mesh.core.ids import ModelId, Revision
 from mesh.ops.clock import monotonic_s
 from mesh.ops.tasks import Tasks
@@ -22,7 +23,7 @@ from mesh.wire.pb import wml_peer_pb2 as pb
 from mesh.wire.pb import wml_peer_pb2_grpc as pb_grpc
 from router.forward import STREAM_HEADER, Forwarder, NotSent, passed_on
 from router.hop import ACCEPTED, NotBegun, trailer
-from router.refusal import Context, pass_error
+from router.refusal import Context, pass_error, refuse
 from router.server import ServerLimits, listen, server_options
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -96,6 +97,8 @@ class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
                 reply = await self._forwarder.unary(copy, method, message, metadata, left_s)
             except NotSent:
                 await self._refuse(context, is_sent_nowhere=True)
+            except MeshError as error:
+                await refuse(error, context)
             except grpc.aio.AioRpcError as error:
                 await self._end(error, model, context)
             finally:
@@ -119,6 +122,8 @@ class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
                 await self._relay(call, copy, requests, context)
             except NotSent:
                 await self._refuse(context, is_sent_nowhere=True)
+            except MeshError as error:
+                await refuse(error, context)
             except grpc.aio.AioRpcError as error:
                 await self._end(error, model, context)
             finally:

@@ -17,6 +17,8 @@ from mesh.peers.links import Links
 from mesh.peers.tls import NodeTls
 from mesh.registry.port import Registry
 from mesh.runtime.port import Runtime
+from mesh.wire.dataplane import NONE as NO_DATAPLANE
+from mesh.wire.dataplane import Dataplane
 from mesh.wire.resources import Endpoints
 from router.administration import Administration
 from router.forward import Forwarder
@@ -52,6 +54,7 @@ ANY_HOST = ("0.0.0.0", "[::]", "127.0.0.1", "")  # noqa: S104 - recognised, not 
 class Doors:
     """Where a node listens. `grace_s`: how long what is in flight may take when it stops.
 
+    `dataplane`: RPCs that are routed besides KServe's.
     `connection_age_s`: how old a client's connection gets, where another node can take over from
     this one; None where there is no other. `hand_over_s`: how long copies may take to be loaded
     elsewhere before this node stops.
@@ -64,6 +67,7 @@ class Doors:
     grace_s: float = 30.0
     waiting: Limits = field(default_factory=Limits)
     connection_age_s: float | None = None
+    dataplane: Dataplane = NO_DATAPLANE
     hand_over_s: float = 60.0
     tls: NodeTls | None = None
 
@@ -102,7 +106,7 @@ async def running_node(
     router = Router(_mesh(node), waiting, forwarder)
     streams = Streams(router, forwarder)
     limits = replace(doors.server, connection_age_s=doors.connection_age_s)
-    public = PublicServer(router, streams, _mesh(node), limits, metrics)
+    public = PublicServer(router, streams, _mesh(node), limits, metrics, doors.dataplane)
     administration = Administration(node, links.channel, node.drain)
     steps = Steps(node, registry, administration)
     loads = Loads(node)

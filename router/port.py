@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from mesh.agent.calls import Calls, Gate
 from mesh.core.ids import ModelId
 
 
@@ -24,6 +25,16 @@ class Upstream(Protocol):
 
     @property
     def hop(self) -> Sequence[tuple[str, str | bytes]]: ...
+
+    @property
+    def calls(self) -> Calls:
+        """Which methods its runtime serves, and how; only where there is no `hop`."""
+        ...
+
+    @property
+    def gate(self) -> Gate | None:
+        """What each call to the runtime must pass, if anything; only where there is no `hop`."""
+        ...
 
     def enter(self, now: float) -> None:
         """A request begins; `now` in monotonic seconds. The copy stays until as many have left."""

@@ -11,20 +11,20 @@ import grpc.aio
 
 from mesh.core.errors import InvalidRequest, Unavailable
 from mesh.ops.clock import monotonic_s
-from mesh.wire.infer import read_head, with_name
 from router.forward import Forwarder, NotSent, Reply, passed_on
 from router.hop import outcome
+from router.naming import VMODEL_HEADER, Naming
 from router.port import Mesh, Upstream
 from router.waiting import WaitingRoom
 
 TRIES = 3
 # A copy that is gone on arrival costs no try; but a request does not go round for ever.
 MAX_TURNS = 20
-NAME_HEADERS = ("mm-vmodel-id", "mm-vmodel-id-bin")
+NAME_HEADERS = (VMODEL_HEADER, f"{VMODEL_HEADER}-bin")
 
 
 class Router:
-    """Routes unary calls whose message names a Predictor in field 1."""
+    """Routes unary calls whose message or metadata names a Predictor."""
 
     def __init__(self, mesh: Mesh, waiting: WaitingRoom, forwarder: Forwarder) -> None:
         self._mesh = mesh
@@ -34,20 +34,20 @@ class Router:
     async def unary(
         self,
         method: str,
-        field: str,
+        naming: Naming,
         message: bytes,
         metadata: Iterable[tuple[str, str | bytes]],
         deadline_s: float | None,
     ) -> Reply:
         """The answer of the model that is active behind the name.
 
-        `field` is what the name's field is called; `deadline_s` in monotonic seconds. Raises
-        MeshError, or AioRpcError as the upstream gave it.
+        `naming`: where the name is; `deadline_s` in monotonic seconds. Raises MeshError, or
+        AioRpcError as the upstream gave it.
         """
-        head = read_head(message, field)
+        head = naming.read(message)
         name = head.name or name_in(metadata)
         if not name:
-            raise InvalidRequest(field, "required")
+            raise InvalidRequest(naming.field, "required")
         forwarded = passed_on(metadata)
         tries = self.tries()
         while tries.left:
@@ -56,7 +56,7 @@ class Router:
                 return await self._forwarder.unary(
                     upstream,
                     method,
-                    with_name(head, upstream.id),
+                    naming.write(head, upstream.id),
                     forwarded,
                     left_s(deadline_s),
                 )

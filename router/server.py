@@ -16,9 +16,11 @@ from mesh.core.errors import MeshError
 from mesh.ops.clock import monotonic_s
 from mesh.ops.metrics import Metrics
 from mesh.wire import status_codes
+from mesh.wire.dataplane import NONE, Dataplane, is_foreign
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from router.about import NAME, VERSION
 from router.address import bind_all
+from router.naming import Naming, at_path, kserve
 from router.port import Mesh
 from router.reflection import Symbols
 from router.refusal import Context, pass_error, refuse
@@ -70,19 +72,33 @@ def server_options(limits: ServerLimits) -> tuple[tuple[str, int], ...]:
     )
 
 
-class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only
-    """The inference service: two methods are routed as bytes, the others answered here."""
+BY_METADATA = at_path(())
+OTHER = "other"
 
-    def __init__(self, router: Router, streams: Streams, mesh: Mesh, metrics: Metrics) -> None:
+
+class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only
+    """The inference service: some methods are routed as bytes, the others answered here.
+
+    `dataplane` names further RPCs that are routed, or lets all pass that metadata leads.
+    """
+
+    def __init__(
+        self, router: Router, streams: Streams, mesh: Mesh, metrics: Metrics, dataplane: Dataplane
+    ) -> None:
         self._ended = metrics.api.ended
         self._router = router
         self._streams = streams
         self._mesh = mesh
         self._in_flight = 0
+        routed = {f"/{SERVICE}/{name}": kserve(field) for name, field in ROUTED.items()}
+        routed |= {method: at_path(path) for method, path in dataplane.paths.items()}
         self._methods = {
-            f"/{SERVICE}/{name}": grpc.unary_unary_rpc_method_handler(self._routed(name, field))
-            for name, field in ROUTED.items()
+            method: grpc.unary_unary_rpc_method_handler(
+                self._routed(method, method.rpartition("/")[2], naming)
+            )
+            for method, naming in routed.items()
         }
+        self._are_others_allowed = dataplane.are_others_allowed
         for name, field in STREAMED.items():
             handler = grpc.stream_stream_rpc_method_handler(self._streamed(name, field))
             self._methods[f"/{SERVICE}/{name}"] = handler
@@ -95,10 +111,17 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the s
         return self._in_flight
 
     def service(self, handler_call_details: Any) -> "Handler | None":
-        return self._methods.get(handler_call_details.method)
+        method = handler_call_details.method
+        handler = self._methods.get(method)
+        if handler is None and self._are_others_allowed and is_foreign(method):
+            return grpc.unary_unary_rpc_method_handler(self._routed(method, OTHER, BY_METADATA))
+        return handler
 
-    def _routed(self, name: str, field: str) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        method, unary = f"/{SERVICE}/{name}", self._router.unary
+    def _routed(
+        self, method: str, name: str, naming: Naming
+    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        """`name`: what metrics call it."""
+        unary = self._router.unary
 
         async def handle(message: bytes, context: Context) -> bytes:
             self._in_flight += 1
@@ -107,7 +130,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the s
             code = "UNKNOWN"
             try:
                 metadata = context.invocation_metadata() or ()
-                reply = await unary(method, field, message, metadata, _deadline_s(context))
+                reply = await unary(method, naming, message, metadata, _deadline_s(context))
                 code, sizes = "OK", (len(message), len(reply.message))
             except (MeshError, grpc.aio.AioRpcError, asyncio.CancelledError) as error:
                 code = _code(error)
@@ -232,8 +255,9 @@ class PublicServer:
         mesh: Mesh,
         limits: ServerLimits,
         metrics: Metrics,
+        dataplane: Dataplane = NONE,
     ) -> None:
-        self.door = Door(router, streams, mesh, metrics)
+        self.door = Door(router, streams, mesh, metrics, dataplane)
         self._server = grpc.aio.server(options=server_options(limits))
         self._server.add_generic_rpc_handlers((self.door,))
         self._health: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]

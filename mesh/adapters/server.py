@@ -48,6 +48,7 @@ CODES: dict[type[AdapterError], grpc.StatusCode] = {
 METHODS = {
     "inference.GRPCInferenceService/ModelInfer": (1,),
     "inference.GRPCInferenceService/ModelMetadata": (1,),
+    "inference.GRPCInferenceService/ModelStreamInfer": (1,),
 }
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from mesh.agent.calls import Calls, Gate
 from mesh.core import copies
 from mesh.core.cache import Entry
 from mesh.core.errors import ModelLoadFailed, Unavailable
@@ -82,6 +83,9 @@ class NotWanted(Exception):
     """There is no free room for a copy that may not evict others."""
 
 
+NO_METHODS = Calls()
+
+
 @dataclass(slots=True, eq=False)
 class Copy:
     """One model on this node: `address` is where it answers, `pins` how many wait for it.
@@ -90,6 +94,7 @@ class Copy:
     `last_use_s`: when the model was used elsewhere, in monotonic seconds.
 
     `progress` is the runtime's last word about the load that is under way, if there was one.
+    `calls` and `gate`, None without a limit, are how requests go to it.
     """
 
     model: BackingModel
@@ -105,6 +110,8 @@ class Copy:
     uses: int = 0
     times: Histogram = field(default_factory=lambda: Histogram(COPY_MS))
     progress: Progress | None = None
+    calls: Calls = NO_METHODS
+    gate: Gate | None = None
     state: copies.State = field(init=False)
     _task: asyncio.Task[None] | None = field(init=False, default=None)
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mesh.agent.announce import Announcer
+from mesh.agent.calls import Gate
 from mesh.agent.claims import Claims
 from mesh.agent.copy import Copy, NotWanted, Purpose
 from mesh.agent.room import Room
@@ -138,6 +139,9 @@ class Holdings:
         fields = {"model": copy.id, "size_bytes": loaded.size_bytes}
         log.info("model loaded", extra={**fields, "seconds": round(took_s, 3)})
         self.metrics.observe(metrics.LOADMODEL, took_s * 1000.0)
+        copy.calls = self.room.calls
+        is_limited = info is not None and info.is_concurrency_limited and loaded.max_concurrency
+        copy.gate = Gate(loaded.max_concurrency) if is_limited else None
         if loaded.size_bytes > self.room.cache.capacity_bytes:
             cause = f"it takes {loaded.size_bytes} bytes, more than the node has for models"
             raise ModelLoadFailed(

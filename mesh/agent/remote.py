@@ -2,22 +2,29 @@
 
 from dataclasses import dataclass
 
+from mesh.agent.calls import Calls, Gate
 from mesh.core.ids import ModelId, NodeId
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
+ANY_METHOD = Calls()
 # Says to the other node that a call was passed on, and to which model: see wml_peer.proto.
 MODEL_HEADER = "wml-model-bin"
 
 
 @dataclass(slots=True, eq=False)
 class RemoteCopy:
-    """`in_flight` counts what this node sent there, and only that."""
+    """`in_flight` counts what this node sent there, and only that.
+
+    What methods its runtime serves, and how many calls at a time, the other node knows.
+    """
 
     id: ModelId
     node: NodeId
     address: str
     in_flight: int = 0
+    calls: Calls = ANY_METHOD
+    gate: Gate | None = None
 
     @property
     def hop(self) -> Metadata:

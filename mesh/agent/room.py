@@ -8,6 +8,7 @@ in that order.
 import itertools
 from collections.abc import Callable
 
+from mesh.agent.calls import Calls
 from mesh.agent.copy import Copy, NotWanted, Purpose
 from mesh.agent.signals import Signals
 from mesh.core.cache import Cache, Entry, Evict, Full, Granted, TooLarge
@@ -33,6 +34,7 @@ class Room:
         # Models of which there would be too few without the copy here: see `growth`.
         self.kept: frozenset[ModelId] = frozenset()
         self.info: RuntimeInfo | None = None
+        self.calls = Calls()
         self._runtime = runtime
         self._evict = evict
         self._clock = clock
@@ -44,6 +46,7 @@ class Room:
     def open(self, info: RuntimeInfo) -> None:
         """The runtime is READY, and empty but for what the cache says."""
         self.info = info
+        self.calls = Calls(info)
         self.cache.capacity_bytes = info.capacity_bytes
         self.changed()
 

@@ -156,6 +156,15 @@ class NotHere(MeshError):
         self.revision = revision
 
 
+class MethodNotServed(MeshError):
+    """The runtime of a model does not serve this RPC."""
+
+    reason = "MethodNotServed"
+
+    def __init__(self, method: str, *, model: ModelId) -> None:
+        super().__init__(f"the runtime of {model!r} does not serve {method}", model=model)
+
+
 class Overloaded(MeshError):
     """A bound was reached."""
 
@@ -177,10 +186,10 @@ class DeadlineExceeded(MeshError):
 
     reason = "DeadlineExceeded"
 
-    def __init__(self, name: PredictorName | str, waited_s: float) -> None:
-        super().__init__(
-            f"predictor {name!r} was still loading after {waited_s:.1f} s", predictor=name
-        )
+    def __init__(
+        self, name: PredictorName | str, waited_s: float, state: str = "still loading"
+    ) -> None:
+        super().__init__(f"predictor {name!r} was {state} after {waited_s:.1f} s", predictor=name)
         self.waited_s = waited_s
 
 

@@ -147,8 +147,9 @@ def _fields(model: type[BaseModel], parents: list[int | str]) -> list[str]:
     for parent in parents:
         if isinstance(parent, int):
             continue
-        field = next(f for f in model.model_fields.values() if f.alias == parent)
-        model = _model_in(field.annotation) or model
+        field = next((f for f in model.model_fields.values() if f.alias == parent), None)
+        if field is not None:  # else it is the key of a mapping, whose values are the model
+            model = _model_in(field.annotation) or model
     return [str(field.alias) for field in model.model_fields.values()]
 
 

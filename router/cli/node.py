@@ -1,15 +1,16 @@
 """`wml-serving node`: one node of a mesh."""
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from mesh.core.policy import DEFAULT, Policy
 from mesh.ops import logs
 from mesh.ops.settings import InvalidSettings
 from mesh.peers.tls import NodeTls
+from mesh.wire.dataplane import parse_dataplane
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.policy import parse_policy
 from router.cli.serve import read_runtime, run_program
@@ -17,6 +18,8 @@ from router.member import MemberSettings, RuntimeBeside, member
 from router.node import ANY_HOST, Doors, RunningNode
 from router.serve import StartFailed
 from router.stores import store_settings
+
+Parsed = TypeVar("Parsed")
 
 
 @click.command("node")
@@ -80,6 +83,11 @@ from router.stores import store_settings
 @click.option("--zone", default="", help="Copies of a model are spread over zones.")
 @click.option("--labels", default="", metavar="A,B", help="What model types may ask for.")
 @click.option(
+    "--dataplane",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="RPCs other than KServe's that are routed, too; see docs/custom-runtimes.md.",
+)
+@click.option(
     "--policy",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Labels that model types ask for, and when copies grow; see docs/placement.md. The same"
@@ -135,6 +143,7 @@ def _settings(told: dict[str, Any]) -> MemberSettings:
         told["internal"],
         told["operations"],
         connection_age_s=told["connection_age"],
+        dataplane=_parsed("--dataplane", told["dataplane"], parse_dataplane),
         hand_over_s=told["hand_over"],
         tls=None if told["tls"] is None else NodeTls(told["tls"]),
     )
@@ -146,23 +155,23 @@ def _settings(told: dict[str, Any]) -> MemberSettings:
         doors,
         told["zone"],
         frozenset(label for label in told["labels"].split(",") if label),
-        _policy(told["policy"]),
+        _parsed("--policy", told["policy"], parse_policy),
     )
 
 
-def _policy(file: Path | None) -> Policy:
-    """Raises StartFailed."""
+def _parsed(option: str, file: Path | None, parse: Callable[[object], Parsed]) -> Parsed:
+    """What a YAML or JSON file of one document says, or the defaults. Raises StartFailed."""
     if file is None:
-        return DEFAULT
+        return parse(None)
     try:
         documents = load_documents(file.read_text())
         if len(documents) > 1:
-            raise StartFailed(f"--policy {file}: has {len(documents)} documents, must have one")
-        return parse_policy(documents[0] if documents else None)
+            raise StartFailed(f"{option} {file}: has {len(documents)} documents, must have one")
+        return parse(documents[0] if documents else None)
     except InvalidManifest as error:
-        raise StartFailed(f"--policy {file}: {'; '.join(error.problems)}") from error
+        raise StartFailed(f"{option} {file}: {'; '.join(error.problems)}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise StartFailed(f"--policy {file}: cannot be read: {error}") from error
+        raise StartFailed(f"{option} {file}: cannot be read: {error}") from error
 
 
 def _runtime(told: dict[str, Any]) -> RuntimeBeside | None:

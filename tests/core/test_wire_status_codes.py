@@ -21,6 +21,7 @@ EXPECTED = {
     errors.RuntimeNotRecognized: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoCapacity: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.NotHere: grpc.StatusCode.UNAVAILABLE,
+    errors.MethodNotServed: grpc.StatusCode.UNIMPLEMENTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -47,6 +47,7 @@ async def test_status_tells_the_settings(parts: Parts) -> None:
                 for name in (
                     "inference.GRPCInferenceService/ModelInfer",
                     "inference.GRPCInferenceService/ModelMetadata",
+                    "inference.GRPCInferenceService/ModelStreamInfer",
                 )
             },
         )

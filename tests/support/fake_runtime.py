@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -27,7 +28,7 @@ class FakeRuntime:
 
     A path in `gates` loads only once its event is set; `loads` has each load that was begun. A path
     in `cut_off` ends its load as a connection does that breaks. `bad_unloads` unloads are refused
-    first, and `is_mute` refuses to estimate sizes.
+    first, and `is_mute` refuses to estimate sizes. `facts` are further fields of its RuntimeInfo.
     """
 
     address: str = "127.0.0.1:1"
@@ -41,6 +42,8 @@ class FakeRuntime:
     bad_unloads: int = 0
     is_mute: bool = False
     unload_gate: asyncio.Event | None = None
+    max_concurrency: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
     is_up: bool = True
     is_data_up: bool = False
     loads: list[ModelId] = field(default_factory=list)
@@ -52,7 +55,8 @@ class FakeRuntime:
     async def status(self) -> RuntimeInfo | None:
         if not self.is_up:
             raise Unavailable("the fake runtime is down")
-        return RuntimeInfo(self.capacity_bytes, self.max_loading, 5.0, self.default_size_bytes)
+        sizes = (self.capacity_bytes, self.max_loading, 5.0, self.default_size_bytes)
+        return RuntimeInfo(*sizes, **self.facts)
 
     async def load(self, model: BackingModel, *, timeout_s: float) -> LoadedModel:
         path = model.source.path
@@ -66,7 +70,7 @@ class FakeRuntime:
         size_bytes = self.sizes.get(path, self.default_size_bytes)
         self.loaded[model.id] = size_bytes
         self.peak_bytes = max(self.peak_bytes, sum(self.loaded.values()))
-        return LoadedModel(size_bytes)
+        return LoadedModel(size_bytes, self.max_concurrency)
 
     async def unload(self, model: ModelId) -> None:
         if self.unload_gate is not None:
@@ -115,7 +119,7 @@ class FakeRuntime:
         self._events.put_nowait(None)
 
 
-class DataPlane(kfs_grpc.GRPCInferenceServiceServicer):
+class DataPlane(kfs_grpc.GRPCInferenceServiceServicer, grpc.GenericRpcHandler):
     """Answers ModelInfer for what the runtime holds, with the request's id, and refuses the rest.
 
     `gates`: a request whose id is a key waits for the event. `errors`: status by request id.
@@ -129,6 +133,7 @@ class DataPlane(kfs_grpc.GRPCInferenceServiceServicer):
         self.cancelled: list[str] = []
         self.streamed: list[str] = []
         self.is_triton = False
+        self.foreign: list[tuple[str, bytes, dict[str, str | bytes]]] = []
 
     async def ModelInfer(self, request, context):
         metadata = dict(context.invocation_metadata())
@@ -163,6 +168,16 @@ class DataPlane(kfs_grpc.GRPCInferenceServiceServicer):
             body = answer.SerializeToString()
             yield bytes([0x12, len(body)]) + body if self.is_triton else body
 
+    def service(self, details):
+        """RPCs that are not KServe's come back as they are; `foreign` has what came in."""
+
+        async def echo(message: bytes, context: Any) -> bytes:
+            metadata = dict(context.invocation_metadata())
+            self.foreign.append((details.method, message, metadata))
+            return message
+
+        return grpc.unary_unary_rpc_method_handler(echo)
+
     async def ModelMetadata(self, request, context):
         return kfs.ModelMetadataResponse(name=request.name, platform="fake")
 
@@ -177,6 +192,7 @@ async def data_plane(runtime: FakeRuntime) -> AsyncIterator[DataPlane]:
     streams = {"ModelStreamInfer": stream}
     service = "inference.GRPCInferenceService"
     server.add_registered_method_handlers(service, streams)
+    server.add_generic_rpc_handlers((plane,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     runtime.address = f"127.0.0.1:{port}"

@@ -1,0 +1,73 @@
+"""The dataplane file of a node: RPCs other than KServe's whose messages name a Predictor.
+
+The form is that of ModelMesh's `dataplane_api_config`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
+
+from mesh.wire.field_path import Path
+from mesh.wire.problems import Strict, settled, validated
+from mesh.wire.runtime_manifest import Several
+
+MAX_FIELD = 2**29 - 1
+KSERVE = "/inference.GRPCInferenceService/"
+OWN = (KSERVE, "/grpc.")
+FieldNumber = Annotated[int, Field(ge=1, le=MAX_FIELD)]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataplane:
+    """`paths`: by `/package.Service/Method`, where the Predictor's name is in the request; empty:
+    only in metadata. `are_others_allowed`: RPCs that are not listed are taken by metadata.
+    """
+
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    are_others_allowed: bool = False
+
+
+NONE = Dataplane()
+
+
+class _Rpc(Strict):
+    id_extraction_path: Several[FieldNumber] = ()
+    v_model_id: bool = True
+
+
+class _File(Strict):
+    rpc_configs: dict[str, _Rpc] = Field(default_factory=dict)
+    allow_other_rpcs: bool = False
+
+
+def parse_dataplane(document: object) -> Dataplane:
+    """Raises InvalidManifest with every problem and its path."""
+    file, problems = validated(_File, {} if document is None else document)
+    paths: dict[str, Path] = {}
+    for name, rpc in ({} if file is None else file.rpc_configs).items():
+        method = f"/{name.lstrip('/')}"
+        problems += [f"rpcConfigs.{name}: {problem}" for problem in _problems(method, rpc)]
+        if not method.startswith(KSERVE):
+            paths[method] = rpc.id_extraction_path
+    file = settled(file, problems)
+    return Dataplane(paths, file.allow_other_rpcs)
+
+
+def _problems(method: str, rpc: _Rpc) -> list[str]:
+    service, _, name = method[1:].partition("/")
+    if not service or not name or "/" in name:
+        return ["must be package.Service/Method"]
+    if method.startswith(KSERVE) and rpc.id_extraction_path not in ((), (1,)):
+        return ["idExtractionPath must be [1]: that is where KServe's messages have it"]
+    if method.startswith("/grpc."):
+        return ["is gRPC's own"]
+    if not rpc.v_model_id:
+        return ["vModelId must be true: clients name Predictors, not backing models"]
+    return []
+
+
+def is_foreign(method: str) -> bool:
+    """Whether an RPC is neither KServe's nor gRPC's own."""
+    return not method.startswith(OWN)
