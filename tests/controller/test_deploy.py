@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -155,25 +156,29 @@ def test_image_of_the_installation_reaches_what_the_controller_starts():
 
 
 def test_overlay_of_ones_own_can_change_images_and_namespace(tmp_path: Path):
+    """The one that docs/install.md shows."""
     default = DEPLOY / "overlays/default"
     (tmp_path / "images.yaml").write_text((default / "images.yaml").read_text())
-    written = {
-        "namespace": "other",
-        "resources": [
-            str(Path(*[".."] * (len(tmp_path.parts) - 1)) / default.absolute().relative_to("/"))
-        ],
-        "configurations": ["images.yaml"],
-        "images": [
-            {"name": "wml-serving/wml-serving", "newName": "here/ours", "newTag": "9"},
-            {"name": "seldonio/mlserver", "newName": "here/theirs"},
-        ],
-    }
+    (shown,) = _yml("install.md")
+    up = Path(*[".."] * (len(tmp_path.parts) - 1))
+    written = {**shown, "resources": [str(up / default.absolute().relative_to("/"))]}
     (tmp_path / "kustomization.yaml").write_text(json.dumps(written))
     text = json.dumps(rendered(tmp_path))
-    assert "here/ours:9" in text
-    assert "here/theirs:1.7.1" in text
+    assert "registry.example.com/wml-serving:0.1.0" in text
+    assert "registry.example.com/mlserver:1.7.1" in text
     assert '"wml-serving/wml-serving' not in text
     assert '"namespace": "wml-serving"' not in text
+
+
+def _yml(page: str) -> list[Any]:
+    """The files for Kubernetes' tools that a page of the documentation shows."""
+    blocks = re.findall(r"^```yml\n(.*?)^```$", Path("docs", page).read_text(), re.M | re.S)
+    return [yaml.safe_load(text) for text in blocks]
+
+
+def test_config_of_the_documentation_is_valid():
+    (shown,) = _yml("kubernetes.md")
+    assert read_config(json.dumps(shown)).pods_per_runtime == 3
 
 
 def test_both_overlays_pass_images_on_alike():

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from mesh.agent.holdings import Identity
+from mesh.controller.config import Config
 from mesh.core.placement import FAILURE_MEMORY_S
 from mesh.local.process import MAX_LOG_BYTES
 from mesh.ops.metrics import DECLARED
@@ -86,6 +88,30 @@ def policy_fields() -> str:
     return _table(("field", "default", "meaning"), rows)
 
 
+def controller_config() -> str:
+    return _table(("key", "default", "meaning"), list(_config_rows(Config)))
+
+
+def _config_rows(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, str, str]]:
+    for field in model.model_fields.values():
+        place, default = f"{path}{field.alias}", field.get_default(call_default_factory=True)
+        if field.description is None and isinstance(default, BaseModel):
+            yield from _config_rows(type(default), f"{place}.")
+            continue
+        if isinstance(default, BaseModel):
+            default = default.model_dump(by_alias=True, exclude_none=True)
+        shown = (
+            ""
+            if default is None
+            else f"`{yaml.safe_dump(_plain(default), default_flow_style=True)}`"
+        )
+        yield f"`{place}`", shown.replace("\n...", "").replace("\n", ""), field.description or ""
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def serve_options() -> str:
     rows = [_option(option) for option in serve_command.params if isinstance(option, click.Option)]
     return _table(("option", "default", "meaning"), rows)
@@ -143,6 +169,7 @@ def limits() -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "controller-config": controller_config,
     "adapter-settings": adapter_settings,
     "metrics": metrics,
     "cli-commands": cli_commands,
