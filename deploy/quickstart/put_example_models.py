@@ -33,6 +33,8 @@ def put(folder: Path, entry: dict[str, str]) -> int:
     if bucket not in [found["Name"] for found in client.list_buckets()["Buckets"]]:
         client.create_bucket(Bucket=bucket)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        sys.exit(f"there are no models in {folder}")
     for path in files:
         client.put_object(
             Bucket=bucket, Key=path.relative_to(folder).as_posix(), Body=path.read_bytes()

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from mesh.controller.names import GRPC_PORT
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.problems import Strict, settled, validated
 from mesh.wire.quantities import parse_quantity
@@ -107,6 +108,11 @@ class Config(Strict):
     hand_over_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
         default=60, description="How long a pod that ends waits for its models to load elsewhere."
     )
+
+    @property
+    def grpc_endpoint(self) -> str:
+        """Where clients in the cluster reach every Predictor, as its status has it."""
+        return f"grpc://{self.inference_service_name}:{GRPC_PORT}"
 
 
 DEFAULTS = Config()

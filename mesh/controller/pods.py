@@ -23,6 +23,7 @@ from mesh.controller.names import (
     GRPC_PORT,
     INTERNAL_PORT,
     MESH,
+    MESH_CONFIG_MAP,
     MODELS_DIR,
     OPERATIONS_PORT,
     OUR_USER,
@@ -115,6 +116,8 @@ def _node(runtime: ServingRuntimeManifest, config: Config, place: Installation) 
         "operations": f"0.0.0.0:{OPERATIONS_PORT}",
         "tls": f"{ETC}/tls",
         "zone": "$(NODE_NAME)",
+        "policy": f"{ETC}/mesh/policy.yaml",
+        "dataplane": f"{ETC}/mesh/dataplane.yaml",
         "connection-age": config.connection_age_seconds,
         "hand-over": config.hand_over_seconds,
         "log-format": "json",
@@ -123,6 +126,7 @@ def _node(runtime: ServingRuntimeManifest, config: Config, place: Installation) 
     mounts = [
         _mount("internal-tls", f"{ETC}/tls", is_read_only=True),
         _mount("serving-runtime", f"{ETC}/runtime", is_read_only=True),
+        _mount("mesh-config", f"{ETC}/mesh", is_read_only=True),
         *(_mount("domain-socket", folder) for folder in _socket_dirs(runtime)),
         _mount("scratch", "/tmp"),  # noqa: S108 - in a container
     ]
@@ -254,6 +258,7 @@ def _volumes(runtime: ServingRuntimeManifest, config: Config, place: Installatio
         _volume("models-dir", emptyDir={"sizeLimit": cache_size(runtime, config)}),
         _volume("scratch", emptyDir={}),
         _volume("internal-tls", secret={"secretName": TLS_SECRET, "defaultMode": 0o440}),
+        _volume("mesh-config", configMap={"name": MESH_CONFIG_MAP}),
         _volume("serving-runtime", configMap={"name": workload_name(runtime.metadata.name)}),
     ]
     if _socket_dirs(runtime):

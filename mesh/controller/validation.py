@@ -35,6 +35,7 @@ VOLUMES = (
     "storage-config",
     "etcd-config",
     "internal-tls",
+    "mesh-config",
     "serving-runtime",
     "api-token",
     "scratch",

@@ -19,6 +19,8 @@ from mesh.controller.pods import grace_period_s
 from mesh.controller.workloads import workloads
 from mesh.registry.etcd_settings import EtcdSettings
 from mesh.storage.keys import StorageKeys
+from mesh.wire.dataplane import parse_dataplane
+from mesh.wire.policy import parse_policy
 from mesh.wire.runtime_manifest import parse_runtime
 from tests.controller.restricted import offences
 from tests.controller.runtimes import DEPLOY, PLACE, custom, runtime, shipped
@@ -190,6 +192,12 @@ def test_both_overlays_pass_images_on_alike():
 def test_config_is_valid(name: str):
     config = overlay(name)["ConfigMap", names.CONFIG_MAP]["data"]["config.yaml"]
     assert read_config(config).pods_per_runtime == (1 if name == "quickstart" else 2)
+
+
+def test_files_for_all_nodes_are_valid_and_change_nothing():
+    data = overlay("default")["ConfigMap", names.MESH_CONFIG_MAP]["data"]
+    assert parse_policy(yaml.safe_load(data["policy.yaml"])) == parse_policy(None)
+    assert parse_dataplane(yaml.safe_load(data["dataplane.yaml"])) == parse_dataplane(None)
 
 
 def test_runtimes_that_come_with_it_are_valid():

@@ -9,7 +9,9 @@ from mesh.controller.config import DEFAULTS, Config, read_config
 from mesh.controller.pods import grace_period_s
 from mesh.controller.scale_annotations import CLASS, LEAST, METRIC, MOST, TARGET
 from mesh.controller.workloads import workloads
+from mesh.ops.settings import AdapterSettings
 from mesh.wire.runtime_manifest import parse_runtime
+from router.cli.node import node_command
 from tests.controller.runtimes import OWNER, PLACE, custom, runtime, shipped
 
 
@@ -63,6 +65,17 @@ def test_node_is_told_where_everything_is():
         "--tls=/etc/wml-serving/tls",
         "--address=$(POD_IP):8034",
     } <= set(told)
+
+
+def test_nodes_and_adapters_know_all_that_they_are_told():
+    spec = pod(annotated(maxLoadingConcurrency="3"))
+    options = {name for option in node_command.params for name in option.opts}
+    told = container(spec, "mesh")["args"][1:]
+    assert {argument.partition("=")[0] for argument in told} <= options
+    found = env(container(spec, "mlserver-adapter"))
+    assert {name.lower() for name in found} <= set(AdapterSettings.model_fields)
+    settings = AdapterSettings.read({**found, "POD_NAMESPACE": "models"})
+    assert settings.capacity_bytes == 2**30 - 134217728
 
 
 def test_file_for_the_node_is_the_runtime_again():
