@@ -22,11 +22,12 @@ from mesh.storage.keys import StorageKeys
 from mesh.wire.dataplane import parse_dataplane
 from mesh.wire.policy import parse_policy
 from mesh.wire.runtime_manifest import parse_runtime
+from router.stores import PeerMemory, store_settings
 from tests.controller.restricted import offences
 from tests.controller.runtimes import DEPLOY, PLACE, custom, runtime, shipped
 
 KUBECTL = shutil.which("kubectl")
-OVERLAYS = ("default", "quickstart")
+OVERLAYS = ("default", "quickstart", "without-etcd")
 pytestmark = [
     pytest.mark.skipif(KUBECTL is None, reason="there is no kubectl"),
     pytest.mark.timeout(20),
@@ -89,6 +90,34 @@ def test_runtime_pods_pass_the_restricted_level(document: dict[str, Any]):
 def test_offence_is_seen():
     pod = {"containers": [{"name": "x"}], "volumes": [{"name": "h", "hostPath": {}}]}
     assert set(offences(pod)) >= {"volume h", "x: capabilities", "runAsNonRoot"}
+
+
+def test_mesh_without_etcd_has_one_node_with_the_store_and_the_others_know_where():
+    objects = overlay("without-etcd")
+    router = objects["Deployment", names.ROUTER]["spec"]
+    assert (router["replicas"], router["strategy"]) == (1, {"type": "Recreate"})
+    pod = router["template"]["spec"]
+    assert pod["containers"][0]["args"][:2] == ["node", "--store=memory"]
+    mounted = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    assert "etcd-config" not in mounted
+    controller = objects["Deployment", names.CONTROLLER]["spec"]["template"]["spec"]
+    said = {item["name"]: item.get("value") for item in controller["containers"][0]["env"]}
+    assert store_settings(str(said["WML_STORE"])) == PeerMemory("wml-serving-store:8034")
+    service = objects["Service", "wml-serving-store"]["spec"]
+    assert service["selector"].items() <= router["template"]["metadata"]["labels"].items()
+    runtime_labels = workloads(runtime(shipped()), DEFAULTS, PLACE, is_up=True)[1]["spec"]
+    labels = runtime_labels["template"]["metadata"]["labels"]
+    assert not service["selector"].items() <= labels.items()
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_mount_has_its_volume(name: str):
+    for pod in pods(overlay(name)).values():
+        claimed = {"data"}
+        there = {volume["name"] for volume in pod["volumes"]} if "volumes" in pod else claimed
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            assert {mount["name"] for mount in container["volumeMounts"]} <= there
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -184,7 +213,8 @@ def test_config_of_the_documentation_is_valid():
 
 
 def test_both_overlays_pass_images_on_alike():
-    texts = {(DEPLOY / "overlays" / name / "images.yaml").read_text() for name in OVERLAYS}
+    with_images = ("default", "quickstart")
+    texts = {(DEPLOY / "overlays" / name / "images.yaml").read_text() for name in with_images}
     assert len(texts) == 1
 
 
