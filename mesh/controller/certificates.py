@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mesh.controller.authority import Certificates, Pair, due, first, issued, renewed, signs
+from mesh.controller.kinds import SECRET
+from mesh.controller.kube.port import Kube
 from mesh.controller.names import (
     APP,
     AUTHORITY_SECRET,
@@ -41,6 +43,20 @@ class Secrets(Protocol):
     async def get(self, name: str) -> Json | None: ...
 
     async def apply(self, secret: Json) -> None: ...
+
+
+class KubeSecrets:
+    """Those of a namespace, over the port."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self._kube = kube
+        self._namespace = namespace
+
+    async def get(self, name: str) -> Json | None:
+        return await self._kube.get(SECRET, self._namespace, name)
+
+    async def apply(self, secret: Json) -> None:
+        await self._kube.apply(secret)
 
 
 class CertificateKeeper:

@@ -55,7 +55,8 @@ class SomeKube:
             generation += 1
         if obj["kind"] == "Deployment":
             spec.setdefault("replicas", 1)
-        made["spec"] = copy.deepcopy(spec)
+        if spec:
+            made["spec"] = copy.deepcopy(spec)
         made["metadata"]["generation"] = generation
         self.objects[key] = made
         return copy.deepcopy(made)

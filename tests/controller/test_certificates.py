@@ -19,9 +19,10 @@ from mesh.controller.authority import (
     renewed,
     signs,
 )
-from mesh.controller.certificates import CertificateKeeper, from_secrets, to_secrets
+from mesh.controller.certificates import CertificateKeeper, KubeSecrets, from_secrets, to_secrets
 from mesh.controller.names import AUTHORITY_SECRET, TLS_SECRET
 from mesh.peers.tls import NODE_NAME, NodeTls
+from tests.controller.some_kube import SomeKube
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -136,6 +137,16 @@ async def test_keeper_writes_once_and_again_when_due(tmp_path: Path):
     await keeping.keep()
     assert len(secrets.written) == 4
     assert (tmp_path / "tls.crt").read_bytes() != shown
+
+
+async def test_secrets_of_a_namespace_over_the_port(tmp_path: Path):
+    kube = SomeKube()
+    keeping = CertificateKeeper(KubeSecrets(kube, "models"), "models", tmp_path, Clock())
+    await keeping.keep()
+    assert set(kube.objects) == {("Secret", AUTHORITY_SECRET), ("Secret", TLS_SECRET)}
+    kube.written.clear()
+    await keeping.keep()
+    assert kube.written == []
 
 
 async def test_another_controller_takes_what_is_there(tmp_path: Path):
