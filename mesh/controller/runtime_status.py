@@ -9,6 +9,9 @@ from mesh.wire.runtime_manifest import ServingRuntimeManifest
 
 Json = dict[str, Any]
 
+# Conditions of a Deployment that does not come up.
+TROUBLE = {("ReplicaFailure", "True"), ("Progressing", "False")}
+
 
 class Health(Enum):
     """The first three are also what the mesh is told."""
@@ -45,31 +48,53 @@ def status_object(manifest: ServingRuntimeManifest, state: Health, since_s: floa
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A condition of type Valid."""
+    """One of a status' conditions."""
 
+    type: str
     is_true: bool
     reason: str
-    message: str
+    message: str = ""
 
-    @classmethod
-    def valid(cls, problems: tuple[str, ...]) -> "Condition":
-        if problems:
-            return cls(False, "InvalidSpec", "; ".join(problems))
-        return cls(True, "Valid", "")
 
-    def over(self, before: Json, state: Health, generation: int | None, now_s: float) -> Json:
-        """The status with this condition; its time moves only where true turns false or back."""
-        value = "True" if self.is_true else "False"
-        old: Json = next(
-            (c for c in before.get("conditions") or () if c.get("type") == "Valid"), {}
-        )
-        is_same = old.get("status") == value
-        written = {
-            "type": "Valid",
-            "status": value,
-            "reason": self.reason,
-            "message": self.message,
-            "lastTransitionTime": old["lastTransitionTime"] if is_same else timestamp(now_s),
-        }
-        number = {} if generation is None else {"observedGeneration": generation}
-        return {"state": state.value, "conditions": [written], **number}
+def validity(problems: tuple[str, ...]) -> Condition:
+    if problems:
+        return Condition("Valid", is_true=False, reason="InvalidSpec", message="; ".join(problems))
+    return Condition("Valid", is_true=True, reason="Valid")
+
+
+def availability(deployment: Json | None, found: Health) -> Condition:
+    """Whether a pod is ready; where none can even be made, in the words of Kubernetes."""
+    if found is not Health.STARTING:
+        return Condition("Available", is_true=found is Health.RUNNING, reason=found.value)
+    told = ((deployment or {}).get("status") or {}).get("conditions") or ()
+    for condition in told:
+        if (condition.get("type"), condition.get("status")) in TROUBLE:
+            reason, message = condition.get("reason", "Failed"), condition.get("message", "")
+            return Condition("Available", is_true=False, reason=reason, message=message)
+    return Condition("Available", is_true=False, reason=found.value)
+
+
+def status_of(
+    before: Json,
+    found: Health,
+    generation: int | None,
+    conditions: tuple[Condition, ...],
+    now_s: float,
+) -> Json:
+    """The status of a ServingRuntime; a condition's time moves where true turns false or back."""
+    old = {item.get("type"): item for item in before.get("conditions") or ()}
+    written = [_written(item, old.get(item.type) or {}, now_s) for item in conditions]
+    number = {} if generation is None else {"observedGeneration": generation}
+    return {"state": found.value, "conditions": written, **number}
+
+
+def _written(condition: Condition, old: Json, now_s: float) -> Json:
+    value = "True" if condition.is_true else "False"
+    is_same = old.get("status") == value
+    return {
+        "type": condition.type,
+        "status": value,
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": old["lastTransitionTime"] if is_same else timestamp(now_s),
+    }

@@ -26,7 +26,15 @@ from mesh.controller.kinds import (
 from mesh.controller.kube.port import Kube
 from mesh.controller.names import CONTROLLER, RUNTIME_LABEL, workload_name
 from mesh.controller.pods import Installation
-from mesh.controller.runtime_status import Condition, Health, health, status_object
+from mesh.controller.runtime_status import (
+    Condition,
+    Health,
+    availability,
+    health,
+    status_object,
+    status_of,
+    validity,
+)
 from mesh.controller.scaling import Level, ScalingState, Usage, due_s, step
 from mesh.controller.validation import runtime_problems
 from mesh.controller.workloads import Owner, Runtime, scaling_of, workloads
@@ -55,6 +63,7 @@ class _Known:
     health: Health = Health.ZERO
     health_since_s: float = 0.0
     problems: tuple[str, ...] = ()
+    available: Condition | None = None
 
 
 class Runtimes:
@@ -141,7 +150,7 @@ class Runtimes:
             await self._remove_workloads(name)
             known = self._known[name] = _new(self._clock())
             known.health = Health.DISABLED
-        await self._say(obj, known, Health.DISABLED, ())
+        await self._say(obj, known)
 
     async def _refuse(self, name: str, obj: Json, problems: tuple[str, ...]) -> None:
         """What ran before goes on."""
@@ -149,7 +158,8 @@ class Runtimes:
         if known.problems != problems:
             text = "; ".join(problems)
             await self._kube.event(obj, "InvalidServingRuntime", text, is_warning=True)
-        await self._say(obj, known, known.health, problems)
+            known.problems = problems
+        await self._say(obj, known)
 
     async def _bring_about(self, name: str, obj: Json, runtime: Runtime) -> float | None:
         config, now_s = self._config(), self._clock()
@@ -168,7 +178,8 @@ class Runtimes:
         if found is not known.health:
             known.health, known.health_since_s = found, now_s
         known.told = status_object(runtime.manifest, known.health, known.health_since_s)
-        await self._say(obj, known, known.health, ())
+        known.problems, known.available = (), availability(deployment, found)
+        await self._say(obj, known)
         due = None if usage is None else due_s(known.state, usage, policy)
         return min(RESYNC_S, RESYNC_S if due is None else max(0.0, due - now_s))
 
@@ -221,21 +232,19 @@ class Runtimes:
                 text = "nobody has used its models for the idle time: its pods end"
                 await self._kube.event(obj, "ScaledToZero", text)
 
-    async def _say(
-        self, obj: Json, known: _Known, found: Health, problems: tuple[str, ...]
-    ) -> None:
+    async def _say(self, obj: Json, known: _Known) -> None:
         """Writes the status where it differs from what the object has."""
-        known.problems = problems
-        before = obj.get("status") or {}
-        condition = Condition.valid(problems)
-        status = condition.over(before, found, obj["metadata"].get("generation"), self._clock())
-        if status == before:
-            return
-        meta = {"name": obj["metadata"]["name"], "namespace": self._namespace}
+        meta, before = obj["metadata"], obj.get("status") or {}
+        available = known.available or availability(None, known.health)
+        conditions = (validity(known.problems), available)
+        generation = meta.get("generation")
+        status = status_of(before, known.health, generation, conditions, self._clock())
         # A runtime of the cluster has no status: it stands differently in each namespace.
-        if obj["kind"] == SERVING_RUNTIME.kind:
-            head = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": meta}
-            await self._kube.apply_status({**head, "status": status})
+        if status == before or obj["kind"] != SERVING_RUNTIME.kind:
+            return
+        head = {"apiVersion": obj["apiVersion"], "kind": obj["kind"]}
+        named = {"name": meta["name"], "namespace": self._namespace}
+        await self._kube.apply_status({**head, "metadata": named, "status": status})
 
     async def _forget(self, name: str) -> None:
         await self._remove_workloads(name)

@@ -204,7 +204,7 @@ async def test_invalid_runtime_says_why_and_what_ran_goes_on():
     stand.kube.put(document)
     await stand.go()
     problem = "spec.containers[1].name: mesh is reserved for a container of the mesh"
-    (condition,) = stand.status["conditions"]
+    condition, _ = stand.status["conditions"]
     assert (condition["type"], condition["status"]) == ("Valid", "False")
     assert condition["message"] == problem
     assert stand.status["observedGeneration"] == 2
@@ -215,6 +215,34 @@ async def test_invalid_runtime_says_why_and_what_ran_goes_on():
     stand.kube.put(shipped())
     await stand.go()
     assert stand.status["conditions"][0]["status"] == "True"
+
+
+async def test_status_says_whether_pods_are_there_and_why_not():
+    stand = Stand()
+
+    def available() -> tuple[str, str, str]:
+        found = stand.status["conditions"][1]
+        return found["status"], found["reason"], found["message"]
+
+    await stand.go()
+    assert available() == ("False", "Zero", "")
+    stand.use(1)
+    await stand.go()
+    assert available() == ("False", "Starting", "")
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
+    fine = {"type": "Progressing", "status": "True"}
+    words = 'pods "x" is forbidden: violates PodSecurity "restricted:latest"'
+    stand.kube.objects[DEPLOYMENT]["status"] = {"conditions": [fine, {**refused, "message": words}]}
+    await stand.go()
+    assert available() == ("False", "FailedCreate", words)
+    before = stand.status["conditions"][1]["lastTransitionTime"]
+    stand.now_s += 10
+    assert await stand.wrote() == []
+    stand.ready(1)
+    await stand.go()
+    assert available() == ("True", "Running", "")
+    assert stand.status["conditions"][1]["lastTransitionTime"] != before
+    assert stand.status["conditions"][0]["lastTransitionTime"] == before
 
 
 async def test_document_that_is_none_of_ours_is_refused_too():
