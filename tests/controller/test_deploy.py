@@ -194,7 +194,11 @@ def test_overlay_of_ones_own_can_change_images_and_namespace(tmp_path: Path):
     up = Path(*[".."] * (len(tmp_path.parts) - 1))
     written = {**shown, "resources": [str(up / default.absolute().relative_to("/"))]}
     (tmp_path / "kustomization.yaml").write_text(json.dumps(written))
-    text = json.dumps(rendered(tmp_path))
+    objects = rendered(tmp_path)
+    (binding,) = [item for item in objects if item["kind"] == "ClusterRoleBinding"]
+    assert binding["metadata"]["name"] == "wmlserving-controller-models"
+    assert [subject["namespace"] for subject in binding["subjects"]] == ["models"]
+    text = json.dumps(objects)
     assert "registry.example.com/wml-serving:0.1.0" in text
     assert "registry.example.com/mlserver:1.7.1" in text
     assert '"wml-serving/wml-serving' not in text
