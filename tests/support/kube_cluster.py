@@ -1,0 +1,295 @@
+"""A cluster in a box: Kubernetes with one real node, in namespaces of Linux without an uplink.
+
+Everything runs below one `unshare`: when its first process ends, however it ends, the kernel ends
+all others with it, and with them go the mounts, the network and its addresses. What is left then
+(control groups, a folder, four kernel settings) is swept by `down` and by the next start.
+Several clusters run side by side: names, folders and control groups are each one's own.
+
+`python -m tests.support.kube_cluster up|down|kubectl` is for developers.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.support import kube_images, kube_tools
+from tests.support.kube_control_plane import ControlPlane, Ports, process_of, tail
+from tests.support.kube_node_config import NODE_IP, write_node_config
+from tests.support.waiting import until
+
+PREFIX = "wml-kube-"
+PARENT = Path(tempfile.gettempdir())
+DEVELOPERS = "developer"
+SETTINGS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
+PROGRAMS = ("containerd", "runc", "iptables", "conntrack", "unshare", "nsenter", "setpriv", "openssl", "kubectl")
+CNI = Path("/usr/lib/cni/bridge")
+PORTS = Ports(api=6443, etcd=2379, etcd_peer=2380, controllers=10257, scheduler=10259)
+
+
+def unable() -> str:
+    """Why no cluster can be had on this machine, in one line; empty where it can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "it wants Linux and root"
+    if absent := [name for name in PROGRAMS if shutil.which(name) is None]:
+        return f"{', '.join(absent)} not found; apt-get install {kube_tools.PACKAGES}"
+    if not CNI.exists():
+        return f"no {CNI}; apt-get install {kube_tools.PACKAGES}"
+    if absent := kube_tools.missing(kube_tools.CONTROL_PLANE + kube_tools.NODE):
+        return f"no {', '.join(absent)} in {kube_tools.binaries()}; make kube-tools"
+    return ""
+
+
+class Cluster:
+    """`name` keeps it apart from others; `kubectl` and `run` work inside of its network."""
+
+    def __init__(self, name: str, *, is_tied: bool = True) -> None:
+        self.name = name
+        self.folder = PARENT / f"{PREFIX}{name}"
+        # Tied: it ends with the process that started it, even one that is killed.
+        self._is_tied = is_tied
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "admin.kubeconfig"
+
+    @property
+    def pid(self) -> int:
+        """The first process inside, as this machine counts."""
+        return int((self.folder / "pid").read_text())
+
+    def up(self) -> None:
+        """Returns once the node is Ready and names resolve."""
+        sweep()
+        self.folder.mkdir()
+        _remember_settings()
+        archives = kube_images.pack()
+        self._enter_namespaces()
+        try:
+            self._start(archives)
+        except BaseException:
+            self.down(keep_logs=True)
+            raise
+
+    def down(self, *, keep_logs: bool = False) -> None:
+        """Ends everything, at once, and takes away what it left."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
+            os.kill(self.pid, signal.SIGKILL)
+        until(lambda: _is_free(self.folder), lambda: f"{self.folder} is still used")
+        if keep_logs:
+            kept = self.folder.with_name(f"kept-{self.folder.name}")
+            shutil.rmtree(kept, ignore_errors=True)
+            kept.mkdir()
+            for log in self.folder.glob("*.log"):
+                shutil.copy(log, kept)
+        sweep()
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        """The command, to be run inside."""
+        return ["nsenter", "-t", str(self.pid), "-n", "-m", "-p", "--", *map(str, arguments)]
+
+    def run(self, *arguments: str | Path, stdin: str | None = None, timeout_s: float = 60) -> str:
+        """Runs a command inside; what it wrote. Raises AssertionError with all of it."""
+        done = subprocess.run(
+            self.command(*arguments), input=stdin, capture_output=True, text=True, timeout=timeout_s
+        )
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def kubectl(self, *arguments: str | Path, stdin: str | None = None, timeout_s: float = 60) -> str:
+        return self.run(
+            "kubectl", "--kubeconfig", self.kubeconfig, *arguments, stdin=stdin, timeout_s=timeout_s
+        )
+
+    @contextlib.contextmanager
+    def process(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+        """A command that goes on inside, such as a port-forward, until the block ends."""
+        command = self.command(*arguments)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as one:
+            try:
+                yield one
+            finally:
+                one.terminate()
+
+    def logs(self) -> str:
+        """The ends of all parts' logs."""
+        return "\n".join(f"--- {log.name}\n{tail(log, 12)}" for log in sorted(self.folder.glob("*.log")))
+
+    def kill(self, program: str) -> None:
+        """kill -9 of a part, by the name of its binary."""
+        process_of(self.folder, program).kill()
+
+    def _enter_namespaces(self) -> None:
+        lock = (self.folder / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        tied = ("setpriv", "--pdeathsig", "KILL") if self._is_tied else ()
+        script = (
+            f"echo 1 > {self.folder}/entered; exec sleep infinity"
+        )
+        outer = subprocess.Popen(
+            [
+                *tied,
+                *("unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork"),
+                *("--kill-child=KILL", "--mount-proc", "sh", "-c", script),
+            ],
+            pass_fds=[lock.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=(self.folder / "unshare.log").open("w"),
+            start_new_session=True,
+        )
+        lock.close()  # held by those inside from now on
+        until((self.folder / "entered").exists, lambda: "no namespaces: " + tail(self.folder / "unshare.log"))
+        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+        (self.folder / "pid").write_text(children[0])
+
+    def _start(self, archives: Sequence[Path]) -> None:
+        for line in (
+            "ip link set lo up",
+            # It carries the node's address: there is no `dummy` everywhere.
+            "ip link add node0 type veth peer name node0p",
+            "ip link set node0p up",
+            f"ip addr add {NODE_IP}/32 dev node0",
+            "ip link set node0 up",
+            "ip route add default dev node0",
+            "sysctl -qw net.ipv4.ip_forward=1",
+        ):
+            self.run(*line.split())
+        plane = ControlPlane(self.folder, PORTS, enter=self.command(), address=NODE_IP)
+        plane.start()
+        self._start_node(plane, archives)
+        self._add_names()
+
+    def _start_node(self, plane: ControlPlane, archives: Sequence[Path]) -> None:
+        folder, bin_ = self.folder, kube_tools.binaries()
+        for group in _groups("*"):
+            (group.parent / folder.name).mkdir(exist_ok=True)
+        config = write_node_config(folder, plane)
+        plane.spawn("containerd", "containerd", "-c", config.containerd)
+        ctr = ("ctr", "-a", folder / "containerd.sock", "-n", "k8s.io")
+        until(lambda: self._answers(*ctr, "version"), self.logs)
+        for archive in archives:
+            self.run(*ctr, "image", "import", archive, timeout_s=180)
+        plane.spawn("kubelet", bin_ / "kubelet", *config.kubelet)
+        plane.spawn("kube-proxy", bin_ / "kube-proxy", *config.proxy)
+        plane.spawn("coredns", bin_ / "coredns", "-conf", config.corefile)
+        wait = ("kubectl", "--kubeconfig", self.kubeconfig, "get", "node", "node1", "-o", "json")
+        until(lambda: self._answers(*wait), self.logs)
+        self.kubectl("wait", "--for=condition=Ready", "node/node1", "--timeout=60s", timeout_s=70)
+
+    def _add_names(self) -> None:
+        """The Service of the DNS, and a folder for the one volume that may be claimed at a time."""
+        metadata = {"namespace": "kube-system"}
+        ports = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "tcp", "port": 53, "protocol": "TCP"}]
+        service = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {**metadata, "name": "kube-dns"},
+            "spec": {"clusterIP": "10.0.0.10", "ports": ports},
+        }
+        endpoints = {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**metadata, "name": "kube-dns-1", "labels": {"kubernetes.io/service-name": "kube-dns"}},
+            "addressType": "IPv4",
+            "ports": ports,
+            "endpoints": [{"addresses": [NODE_IP]}],
+        }
+        volumes = [self._volume(number) for number in range(20)]
+        items = {"apiVersion": "v1", "kind": "List", "items": [service, endpoints, *volumes]}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(items))
+
+    def _volume(self, number: int) -> dict[str, object]:
+        """As a cluster's admin would provide them."""
+        path = self.folder / "volumes" / str(number)
+        path.mkdir(parents=True)
+        path.chmod(0o777)  # a hostPath is not given to fsGroup
+        return {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": f"volume-{number}"},
+            "spec": {
+                "capacity": {"storage": "1Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "hostPath": {"path": str(path)},
+            },
+        }
+
+    def _answers(self, *arguments: str | Path) -> bool:
+        return subprocess.run(self.command(*arguments), capture_output=True).returncode == 0
+
+
+def sweep() -> None:
+    """Takes away what ended clusters left: control groups, folders, the kernel's settings."""
+    for folder in PARENT.glob(f"{PREFIX}*"):
+        if not folder.is_dir() or not (folder / "lock").exists() or not _is_free(folder):
+            continue
+        for top in _groups(folder.name):
+            for group in sorted(top.rglob("*"), key=lambda path: -len(path.parts)):
+                if group.is_dir():
+                    with contextlib.suppress(OSError):
+                        group.rmdir()
+            with contextlib.suppress(OSError):
+                top.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
+    saved = PARENT / "wml-kube-settings.json"
+    if saved.exists() and not any(path.is_dir() for path in PARENT.glob(f"{PREFIX}*")):
+        for name, value in json.loads(saved.read_text()).items():
+            Path("/proc/sys", name).write_text(value)
+        saved.unlink()
+
+
+def _groups(name: str) -> list[Path]:
+    """The control group of that name in each hierarchy."""
+    return sorted(Path("/sys/fs/cgroup").glob(f"*/{name}")) if name != "*" else [
+        top / "any" for top in Path("/sys/fs/cgroup").iterdir() if top.is_dir()
+    ]
+
+
+def _remember_settings() -> None:
+    """What a kubelet changes of the kernel, to be put back once no cluster is left."""
+    saved = PARENT / "wml-kube-settings.json"
+    if not saved.exists():
+        found = {name: Path("/proc/sys", name).read_text() for name in SETTINGS}
+        saved.write_text(json.dumps(found))
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nobody inside holds the lock any more."""
+    if not (folder / "lock").exists():
+        return True
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def main(arguments: Sequence[str]) -> None:
+    cluster = Cluster(DEVELOPERS, is_tied=False)
+    match arguments:
+        case ["up"]:
+            if why := unable():
+                raise SystemExit(f"kube-up: no cluster here: {why}")
+            cluster.up()
+            inside = " ".join(cluster.command("kubectl", "--kubeconfig", cluster.kubeconfig))
+            print(f"The cluster is up. Inside of it:\n  {inside} get pods -A")
+        case ["down"]:
+            cluster.down()
+        case ["kubectl", *rest]:
+            os.execvp("nsenter", cluster.command("kubectl", "--kubeconfig", cluster.kubeconfig, *rest))  # noqa: S606
+        case _:
+            raise SystemExit("up, down or kubectl …")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,196 @@
+"""etcd, kube-apiserver, kube-controller-manager and kube-scheduler, as processes.
+
+On this machine's loopback (then it needs no root), or inside of a cluster's namespaces.
+"""
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tests.support.kube_tools import binaries
+from tests.support.waiting import until
+
+TOKEN = "admin-of-a-test"
+SERVICES = "10.0.0.0/24"
+
+
+@dataclass(frozen=True)
+class Ports:
+    api: int
+    etcd: int
+    etcd_peer: int
+    controllers: int
+    scheduler: int
+
+
+class ControlPlane:
+    """`enter`: the words before a command that make it run inside; `address`: of the API."""
+
+    def __init__(
+        self, folder: Path, ports: Ports, enter: Sequence[str] = (), address: str = "127.0.0.1"
+    ) -> None:
+        self.folder = folder
+        self.ports = ports
+        self.address = address
+        self._enter = enter
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "admin.kubeconfig"
+
+    def start(self) -> None:
+        """Returns once the API is ready and `default` has its ServiceAccount."""
+        self._write_certificates()
+        self.write_kubeconfig(self.kubeconfig, {"token": TOKEN})
+        self.start_etcd()
+        self.start_api()
+        options = ("--kubeconfig", self.kubeconfig, "--leader-elect=false", "--bind-address=127.0.0.1")
+        certs = ("--cert-dir", self.folder / "certs")
+        self.spawn(
+            "kube-controller-manager",
+            binaries() / "kube-controller-manager",
+            *options,
+            *certs,
+            f"--secure-port={self.ports.controllers}",
+            *("--service-account-private-key-file", self.folder / "sa.key"),
+            *("--root-ca-file", self.folder / "ca.crt", "--use-service-account-credentials"),
+        )
+        scheduler = binaries() / "kube-scheduler"
+        self.spawn("kube-scheduler", scheduler, *options, *certs, f"--secure-port={self.ports.scheduler}")
+        self._wait("get", "serviceaccount", "default", "--namespace=default")
+
+    def start_etcd(self) -> None:
+        client, peer = (f"http://127.0.0.1:{port}" for port in (self.ports.etcd, self.ports.etcd_peer))
+        self.spawn(
+            "etcd",
+            *(binaries() / "etcd", "--data-dir", self.folder / "etcd", "--unsafe-no-fsync"),
+            *(f"--listen-client-urls={client}", f"--advertise-client-urls={client}"),
+            *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"),
+            f"--initial-cluster=default={peer}",
+        )
+
+    def start_api(self) -> None:
+        """Also again, after a kill."""
+        folder, inside = self.folder, bool(self._enter)
+        self.spawn(
+            "kube-apiserver",
+            *(binaries() / "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self.ports.etcd}"),
+            f"--bind-address={'0.0.0.0' if inside else '127.0.0.1'}",  # noqa: S104 - no uplink
+            *(f"--secure-port={self.ports.api}", f"--advertise-address={self.address}"),
+            *("--tls-cert-file", folder / "api.crt", "--tls-private-key-file", folder / "api.key"),
+            *("--client-ca-file", folder / "ca.crt", "--cert-dir", folder / "certs"),
+            *("--kubelet-client-certificate", folder / "client.crt"),
+            *("--kubelet-client-key", folder / "client.key"),
+            *("--kubelet-preferred-address-types=InternalIP", f"--service-cluster-ip-range={SERVICES}"),
+            f"--endpoint-reconciler-type={'lease' if inside else 'none'}",
+            *("--service-account-key-file", folder / "sa.pub"),
+            *("--service-account-signing-key-file", folder / "sa.key"),
+            *("--service-account-issuer=https://kubernetes.default.svc", "--allow-privileged"),
+            *("--authorization-mode=Node,RBAC", "--token-auth-file", folder / "tokens.csv"),
+        )
+        self._wait("get", "--raw=/readyz")
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in reversed(self._processes):
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def spawn(self, name: str, *command: str | Path) -> None:
+        """Starts a part whose output goes to `<name>.log`."""
+        tied = () if self._enter else ("setpriv", "--pdeathsig", "KILL")
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*self._enter, *tied, *map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self.folder,
+            )
+        self._processes.append(process)
+        (self.folder / f"{name}.pid").write_text(str(process.pid))
+
+    def write_kubeconfig(self, path: Path, user: dict[str, str]) -> None:
+        server = {
+            "server": f"https://127.0.0.1:{self.ports.api}",
+            "certificate-authority": str(self.folder / "ca.crt"),
+        }
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "it", "cluster": server}],
+            "users": [{"name": "user", "user": user}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "user"}}],
+            "current-context": "it",
+        }
+        path.write_text(yaml.safe_dump(config))
+
+    def sign(self, name: str, subject: str, names: str) -> None:
+        """`<name>.crt` and `<name>.key`, by this cluster's authority."""
+        at = self.folder / name
+        self._openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", f"{at}.key", "-out", f"{at}.csr")
+        at.with_suffix(".ext").write_text(f"subjectAltName={names}\n")
+        ca = self.folder / "ca"
+        self._openssl(
+            *("x509", "-req", "-in", f"{at}.csr", "-days", "30", "-CAcreateserial", "-out", f"{at}.crt"),
+            *("-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-extfile", f"{at}.ext"),
+        )
+
+    def _write_certificates(self) -> None:
+        folder = self.folder
+        (folder / "certs").mkdir()
+        (folder / "tokens.csv").write_text(f'{TOKEN},admin,admin,"system:masters"\n')
+        self._openssl("genrsa", "-out", folder / "sa.key", "2048")
+        self._openssl("rsa", "-in", folder / "sa.key", "-pubout", "-out", folder / "sa.pub")
+        self._openssl(
+            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test-ca", "-days", "30"),
+            *("-keyout", folder / "ca.key", "-out", folder / "ca.crt"),
+        )
+        names = "DNS:localhost,DNS:kubernetes,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:10.0.0.1"
+        self.sign("api", "/CN=kube-apiserver", f"{names},IP:{self.address}")
+        self.sign("client", "/O=system:masters/CN=kube-apiserver-kubelet-client", "DNS:client")
+
+    def _wait(self, *arguments: str) -> None:
+        command = [*self._enter, "kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
+        until(
+            lambda: subprocess.run(command, capture_output=True).returncode == 0,
+            lambda: "\n".join(tail(log) for log in sorted(self.folder.glob("*.log"))),
+        )
+
+    @staticmethod
+    def _openssl(*arguments: str | Path) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+class process_of:  # noqa: N801 - reads as a function
+    """A part of a control plane, by the file of its pid (of `nsenter`, where it is inside)."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.pid = int((folder / f"{name}.pid").read_text())
+
+    def kill(self) -> None:
+        """kill -9 of it and its children, and nothing of it is left."""
+        with_children = [self.pid, *_children(self.pid)]
+        for pid in reversed(with_children):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+def tail(log: Path, lines: int = 20) -> str:
+    """The end of a log; nothing where it is not."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""
