@@ -13,6 +13,14 @@ class Gone(Exception):
     """The resource version is too old to be watched from (410): list again."""
 
 
+class KubeFailed(Exception):
+    """A call was refused, with an HTTP status, or got no answer: status 0."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status} {message}" if status else f"no answer: {message}")
+        self.status = status
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of objects, as it is addressed."""
@@ -38,7 +46,10 @@ class KubeEvent:
 
 
 class Kube(Protocol):
-    """Objects of a cluster. Writes are server-side applies that take fields over by force."""
+    """Objects of a cluster. Writes are server-side applies that take fields over by force.
+
+    Every call may raise KubeFailed.
+    """
 
     async def list(self, kind: Kind, namespace: str = "") -> Listing: ...
 
