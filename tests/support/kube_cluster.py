@@ -29,7 +29,17 @@ PREFIX = "wml-kube-"
 PARENT = Path(tempfile.gettempdir())
 DEVELOPERS = "developer"
 SETTINGS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops")
-PROGRAMS = ("containerd", "runc", "iptables", "conntrack", "unshare", "nsenter", "setpriv", "openssl", "kubectl")
+PROGRAMS = (
+    "containerd",
+    "runc",
+    "iptables",
+    "conntrack",
+    "unshare",
+    "nsenter",
+    "setpriv",
+    "openssl",
+    "kubectl",
+)
 CNI = Path("/usr/lib/cni/bridge")
 PORTS = Ports(api=6443, etcd=2379, etcd_peer=2380, controllers=10257, scheduler=10259)
 
@@ -55,6 +65,8 @@ class Cluster:
         self.folder = PARENT / f"{PREFIX}{name}"
         # Tied: it ends with the process that started it, even one that is killed.
         self._is_tied = is_tied
+        self._outer: subprocess.Popen[bytes] | None = None
+        self.plane = ControlPlane(self.folder, PORTS, address=NODE_IP)
 
     @property
     def kubeconfig(self) -> Path:
@@ -83,6 +95,9 @@ class Cluster:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, ValueError):
             os.kill(self.pid, signal.SIGKILL)
         until(lambda: _is_free(self.folder), lambda: f"{self.folder} is still used")
+        self.plane.reap()
+        if self._outer is not None:
+            self._outer.wait(10)
         if keep_logs:
             kept = self.folder.with_name(f"kept-{self.folder.name}")
             shutil.rmtree(kept, ignore_errors=True)
@@ -93,7 +108,17 @@ class Cluster:
 
     def command(self, *arguments: str | Path) -> list[str]:
         """The command, to be run inside."""
-        return ["nsenter", "-t", str(self.pid), "-n", "-m", "-p", "--", *map(str, arguments)]
+        return [
+            "nsenter",
+            f"--wd={Path.cwd()}",
+            "-t",
+            str(self.pid),
+            "-n",
+            "-m",
+            "-p",
+            "--",
+            *map(str, arguments),
+        ]
 
     def run(self, *arguments: str | Path, stdin: str | None = None, timeout_s: float = 60) -> str:
         """Runs a command inside; what it wrote. Raises AssertionError with all of it."""
@@ -103,7 +128,9 @@ class Cluster:
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def kubectl(self, *arguments: str | Path, stdin: str | None = None, timeout_s: float = 60) -> str:
+    def kubectl(
+        self, *arguments: str | Path, stdin: str | None = None, timeout_s: float = 60
+    ) -> str:
         return self.run(
             "kubectl", "--kubeconfig", self.kubeconfig, *arguments, stdin=stdin, timeout_s=timeout_s
         )
@@ -112,7 +139,9 @@ class Cluster:
     def process(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
         """A command that goes on inside, such as a port-forward, until the block ends."""
         command = self.command(*arguments)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as one:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as one:
             try:
                 yield one
             finally:
@@ -120,7 +149,13 @@ class Cluster:
 
     def logs(self) -> str:
         """The ends of all parts' logs."""
-        return "\n".join(f"--- {log.name}\n{tail(log, 12)}" for log in sorted(self.folder.glob("*.log")))
+        return "\n".join(
+            f"--- {log.name}\n{tail(log, 12)}" for log in sorted(self.folder.glob("*.log"))
+        )
+
+    def groups(self) -> list[Path]:
+        """Its control groups."""
+        return _groups(self.folder.name)
 
     def kill(self, program: str) -> None:
         """kill -9 of a part, by the name of its binary."""
@@ -130,23 +165,27 @@ class Cluster:
         lock = (self.folder / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
         tied = ("setpriv", "--pdeathsig", "KILL") if self._is_tied else ()
-        script = (
-            f"echo 1 > {self.folder}/entered; exec sleep infinity"
-        )
-        outer = subprocess.Popen(
-            [
-                *tied,
-                *("unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork"),
-                *("--kill-child=KILL", "--mount-proc", "sh", "-c", script),
-            ],
-            pass_fds=[lock.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.folder / "unshare.log").open("w"),
-            start_new_session=True,
-        )
+        script = f"echo 1 > {self.folder}/entered; exec sleep infinity"
+        command = [
+            *tied,
+            *("unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork"),
+            *("--kill-child=KILL", "--mount-proc", "sh", "-c", script),
+        ]
+        with (self.folder / "unshare.log").open("w") as log:
+            outer = subprocess.Popen(
+                command,
+                pass_fds=[lock.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._outer = outer
         lock.close()  # held by those inside from now on
-        until((self.folder / "entered").exists, lambda: "no namespaces: " + tail(self.folder / "unshare.log"))
+        until(
+            (self.folder / "entered").exists,
+            lambda: "no namespaces: " + tail(self.folder / "unshare.log"),
+        )
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
         (self.folder / "pid").write_text(children[0])
 
@@ -162,9 +201,9 @@ class Cluster:
             "sysctl -qw net.ipv4.ip_forward=1",
         ):
             self.run(*line.split())
-        plane = ControlPlane(self.folder, PORTS, enter=self.command(), address=NODE_IP)
-        plane.start()
-        self._start_node(plane, archives)
+        self.plane.enter = self.command()
+        self.plane.start()
+        self._start_node(self.plane, archives)
         self._add_names()
 
     def _start_node(self, plane: ControlPlane, archives: Sequence[Path]) -> None:
@@ -187,7 +226,10 @@ class Cluster:
     def _add_names(self) -> None:
         """The Service of the DNS, and a folder for the one volume that may be claimed at a time."""
         metadata = {"namespace": "kube-system"}
-        ports = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "tcp", "port": 53, "protocol": "TCP"}]
+        ports = [
+            {"name": "dns", "port": 53, "protocol": "UDP"},
+            {"name": "tcp", "port": 53, "protocol": "TCP"},
+        ]
         service = {
             "apiVersion": "v1",
             "kind": "Service",
@@ -197,7 +239,11 @@ class Cluster:
         endpoints = {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
-            "metadata": {**metadata, "name": "kube-dns-1", "labels": {"kubernetes.io/service-name": "kube-dns"}},
+            "metadata": {
+                **metadata,
+                "name": "kube-dns-1",
+                "labels": {"kubernetes.io/service-name": "kube-dns"},
+            },
             "addressType": "IPv4",
             "ports": ports,
             "endpoints": [{"addresses": [NODE_IP]}],
@@ -249,9 +295,11 @@ def sweep() -> None:
 
 def _groups(name: str) -> list[Path]:
     """The control group of that name in each hierarchy."""
-    return sorted(Path("/sys/fs/cgroup").glob(f"*/{name}")) if name != "*" else [
-        top / "any" for top in Path("/sys/fs/cgroup").iterdir() if top.is_dir()
-    ]
+    return (
+        sorted(Path("/sys/fs/cgroup").glob(f"*/{name}"))
+        if name != "*"
+        else [top / "any" for top in Path("/sys/fs/cgroup").iterdir() if top.is_dir()]
+    )
 
 
 def _remember_settings() -> None:
@@ -286,7 +334,8 @@ def main(arguments: Sequence[str]) -> None:
         case ["down"]:
             cluster.down()
         case ["kubectl", *rest]:
-            os.execvp("nsenter", cluster.command("kubectl", "--kubeconfig", cluster.kubeconfig, *rest))  # noqa: S606
+            command = cluster.command("kubectl", "--kubeconfig", cluster.kubeconfig, *rest)
+            raise SystemExit(subprocess.run(command).returncode)
         case _:
             raise SystemExit("up, down or kubectl …")
 

@@ -37,7 +37,7 @@ class ControlPlane:
         self.folder = folder
         self.ports = ports
         self.address = address
-        self._enter = enter
+        self.enter = enter
         self._processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -50,7 +50,12 @@ class ControlPlane:
         self.write_kubeconfig(self.kubeconfig, {"token": TOKEN})
         self.start_etcd()
         self.start_api()
-        options = ("--kubeconfig", self.kubeconfig, "--leader-elect=false", "--bind-address=127.0.0.1")
+        options = (
+            "--kubeconfig",
+            self.kubeconfig,
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+        )
         certs = ("--cert-dir", self.folder / "certs")
         self.spawn(
             "kube-controller-manager",
@@ -62,11 +67,15 @@ class ControlPlane:
             *("--root-ca-file", self.folder / "ca.crt", "--use-service-account-credentials"),
         )
         scheduler = binaries() / "kube-scheduler"
-        self.spawn("kube-scheduler", scheduler, *options, *certs, f"--secure-port={self.ports.scheduler}")
+        self.spawn(
+            "kube-scheduler", scheduler, *options, *certs, f"--secure-port={self.ports.scheduler}"
+        )
         self._wait("get", "serviceaccount", "default", "--namespace=default")
 
     def start_etcd(self) -> None:
-        client, peer = (f"http://127.0.0.1:{port}" for port in (self.ports.etcd, self.ports.etcd_peer))
+        client, peer = (
+            f"http://127.0.0.1:{port}" for port in (self.ports.etcd, self.ports.etcd_peer)
+        )
         self.spawn(
             "etcd",
             *(binaries() / "etcd", "--data-dir", self.folder / "etcd", "--unsafe-no-fsync"),
@@ -77,7 +86,7 @@ class ControlPlane:
 
     def start_api(self) -> None:
         """Also again, after a kill."""
-        folder, inside = self.folder, bool(self._enter)
+        folder, inside = self.folder, bool(self.enter)
         self.spawn(
             "kube-apiserver",
             *(binaries() / "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self.ports.etcd}"),
@@ -87,7 +96,10 @@ class ControlPlane:
             *("--client-ca-file", folder / "ca.crt", "--cert-dir", folder / "certs"),
             *("--kubelet-client-certificate", folder / "client.crt"),
             *("--kubelet-client-key", folder / "client.key"),
-            *("--kubelet-preferred-address-types=InternalIP", f"--service-cluster-ip-range={SERVICES}"),
+            *(
+                "--kubelet-preferred-address-types=InternalIP",
+                f"--service-cluster-ip-range={SERVICES}",
+            ),
             f"--endpoint-reconciler-type={'lease' if inside else 'none'}",
             *("--service-account-key-file", folder / "sa.pub"),
             *("--service-account-signing-key-file", folder / "sa.key"),
@@ -106,12 +118,17 @@ class ControlPlane:
                 process.kill()
                 process.wait()
 
+    def reap(self) -> None:
+        """All of it was ended from outside."""
+        for process in self._processes:
+            process.wait(10)
+
     def spawn(self, name: str, *command: str | Path) -> None:
         """Starts a part whose output goes to `<name>.log`."""
-        tied = () if self._enter else ("setpriv", "--pdeathsig", "KILL")
+        tied = () if self.enter else ("setpriv", "--pdeathsig", "KILL")
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [*self._enter, *tied, *map(str, command)],
+                [*self.enter, *tied, *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -139,11 +156,32 @@ class ControlPlane:
     def sign(self, name: str, subject: str, names: str) -> None:
         """`<name>.crt` and `<name>.key`, by this cluster's authority."""
         at = self.folder / name
-        self._openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", f"{at}.key", "-out", f"{at}.csr")
+        self._openssl(
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            subject,
+            "-keyout",
+            f"{at}.key",
+            "-out",
+            f"{at}.csr",
+        )
         at.with_suffix(".ext").write_text(f"subjectAltName={names}\n")
         ca = self.folder / "ca"
         self._openssl(
-            *("x509", "-req", "-in", f"{at}.csr", "-days", "30", "-CAcreateserial", "-out", f"{at}.crt"),
+            *(
+                "x509",
+                "-req",
+                "-in",
+                f"{at}.csr",
+                "-days",
+                "30",
+                "-CAcreateserial",
+                "-out",
+                f"{at}.crt",
+            ),
             *("-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-extfile", f"{at}.ext"),
         )
 
@@ -154,7 +192,17 @@ class ControlPlane:
         self._openssl("genrsa", "-out", folder / "sa.key", "2048")
         self._openssl("rsa", "-in", folder / "sa.key", "-pubout", "-out", folder / "sa.pub")
         self._openssl(
-            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test-ca", "-days", "30"),
+            *(
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-subj",
+                "/CN=test-ca",
+                "-days",
+                "30",
+            ),
             *("-keyout", folder / "ca.key", "-out", folder / "ca.crt"),
         )
         names = "DNS:localhost,DNS:kubernetes,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:10.0.0.1"
@@ -162,7 +210,7 @@ class ControlPlane:
         self.sign("client", "/O=system:masters/CN=kube-apiserver-kubelet-client", "DNS:client")
 
     def _wait(self, *arguments: str) -> None:
-        command = [*self._enter, "kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
+        command = [*self.enter, "kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
         until(
             lambda: subprocess.run(command, capture_output=True).returncode == 0,
             lambda: "\n".join(tail(log) for log in sorted(self.folder.glob("*.log"))),
@@ -184,6 +232,14 @@ class process_of:  # noqa: N801 - reads as a function
         with_children = [self.pid, *_children(self.pid)]
         for pid in reversed(with_children):
             os.kill(pid, signal.SIGKILL)
+
+
+def kubectl(plane: ControlPlane, *arguments: str | Path, stdin: str | None = None) -> str:
+    """Runs kubectl against an API on loopback; raises AssertionError with what it wrote."""
+    command = ["kubectl", "--kubeconfig", plane.kubeconfig, *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def _children(pid: int) -> list[int]:

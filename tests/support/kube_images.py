@@ -29,7 +29,11 @@ MLSERVER = "seldonio/mlserver:1.7.1"
 ETCD = "quay.io/coreos/etcd:v3.6.4"
 SEAWEEDFS = "chrislusf/seaweedfs:4.48"
 LIBRARY = re.compile(r"=> (/\S+)|^\s+(/lib64/\S+)", re.M)
-EXTRA_LIBRARIES = ("libstdc++.so.6", "libgcc_s.so.1", "libz.so.1", "libgomp.so.1", "librt.so.1")
+# What wheels link with beside what Python does; names are resolved by libnss.
+EXTRA_LIBRARIES = (
+    *("libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1", "libresolv.so.2"),
+    *("libnss_dns.so.2", "libnss_files.so.2", "libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1"),
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,11 @@ def _libraries() -> Iterator[tuple[Path, str]]:
     found = {Path(one or other) for one, other in LIBRARY.findall(said)}
     found |= {path for name in EXTRA_LIBRARIES for path in Path("/usr/lib").glob(f"*/{name}")}
     for path in sorted(found):
-        place = "lib64" if path.name.startswith("ld-linux") else f"lib/{sysconfig.get_config_var('MULTIARCH')}"
+        place = (
+            "lib64"
+            if path.name.startswith("ld-linux")
+            else f"lib/{sysconfig.get_config_var('MULTIARCH')}"
+        )
         yield path.resolve(), f"{place}/{path.name}"
 
 
@@ -127,13 +135,26 @@ def _venv(name: str, lock: Path, *, own: bool = False) -> Path:
         _uv("venv", "--quiet", "--python", str(Path(sys.base_prefix) / "bin" / PYTHON), str(folder))
         _uv("pip", "sync", "--quiet", "--compile-bytecode", "--python", str(python), str(lock))
         if own:
-            _uv("pip", "install", "--quiet", "--compile-bytecode", "--no-deps", "--python", str(python), str(ROOT))
+            _uv(
+                "pip",
+                "install",
+                "--quiet",
+                "--compile-bytecode",
+                "--no-deps",
+                "--python",
+                str(python),
+                str(ROOT),
+            )
         for link in ("python", "python3", PYTHON):
             (folder / "bin" / link).unlink(missing_ok=True)
-        (folder / "pyvenv.cfg").write_text("home = /usr/local/bin\ninclude-system-site-packages = false\n")
+        (folder / "pyvenv.cfg").write_text(
+            "home = /usr/local/bin\ninclude-system-site-packages = false\n"
+        )
         layer = Layer(
             trees=[(folder, "venv")],
-            links={f"venv/bin/{link}": f"/usr/local/bin/{PYTHON}" for link in ("python", "python3")},
+            links={
+                f"venv/bin/{link}": f"/usr/local/bin/{PYTHON}" for link in ("python", "python3")
+            },
             moved=(str(folder), "/venv"),
         )
         return _write(made, layer)
@@ -144,7 +165,11 @@ def _venv(name: str, lock: Path, *, own: bool = False) -> Path:
 def _own_sources() -> list[Path]:
     found = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")]
     for package in ("mesh", "router"):
-        found += [p for p in sorted((ROOT / package).rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+        found += [
+            p
+            for p in sorted((ROOT / package).rglob("*"))
+            if p.is_file() and "__pycache__" not in p.parts
+        ]
     return found
 
 
@@ -179,7 +204,9 @@ def _write(made: Path, layer: Layer) -> Path:
     return made
 
 
-def _add_tree(tar: tarfile.TarFile, source: Path, place: str, moved: tuple[str, str] | None) -> None:
+def _add_tree(
+    tar: tarfile.TarFile, source: Path, place: str, moved: tuple[str, str] | None
+) -> None:
     """Adds a file or a folder, owned by root and readable by all."""
     if source.is_file():
         _add_file(tar, source, place, moved)
@@ -195,7 +222,9 @@ def _add_tree(tar: tarfile.TarFile, source: Path, place: str, moved: tuple[str, 
 def _is_left_out(folder: Path, name: str) -> bool:
     """Of the standard library: what belongs to an environment, and its own tests."""
     in_library = (folder / "os.py").exists() and (folder / "lib-dynload").exists()
-    return in_library and (name in ("site-packages", "test", "idlelib") or name.startswith("config-"))
+    return in_library and (
+        name in ("site-packages", "test", "idlelib") or name.startswith("config-")
+    )
 
 
 def _add_file(tar: tarfile.TarFile, path: Path, place: str, moved: tuple[str, str] | None) -> None:

@@ -60,7 +60,7 @@ def build() -> None:
     (folder / "bin").mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock"):
         wanted = missing(CONTROL_PLANE + NODE)
-        if any(name in COMMANDS + ("etcd",) for name in wanted):
+        if any(name in (*COMMANDS, "etcd") for name in wanted):
             _write_module(folder / "src")
         for name in wanted:
             print(f"building {name}", flush=True)
@@ -78,7 +78,9 @@ def _build(folder: Path, name: str) -> None:
             package = "github.com/coredns/coredns"
             _go("build", "-mod=mod", "-trimpath", "-o", str(made), package, cwd=scratch)
         else:
-            package = "go.etcd.io/etcd/server/v3" if name == "etcd" else f"k8s.io/kubernetes/cmd/{name}"
+            package = (
+                "go.etcd.io/etcd/server/v3" if name == "etcd" else f"k8s.io/kubernetes/cmd/{name}"
+            )
             options = ("-mod=mod", "-trimpath", f"-ldflags={_version_flags()}")
             _go("build", *options, "-o", str(made), package, cwd=folder / "src")
         made.rename(folder / "bin" / name)
@@ -106,8 +108,10 @@ def _write_module(folder: Path) -> None:
 def _write_coredns(folder: Path) -> None:
     package = f"github.com/coredns/coredns@{COREDNS}"
     source = Path(json.loads(_go("mod", "download", "-json", package, cwd=folder))["Dir"])
-    text = (source / "go.mod").read_text().replace(
-        "module github.com/coredns/coredns", "module example.test/dns"
+    text = (
+        (source / "go.mod")
+        .read_text()
+        .replace("module github.com/coredns/coredns", "module example.test/dns")
     )
     (folder / "go.mod").write_text(text)
     (folder / "go.sum").write_bytes((source / "go.sum").read_bytes())
@@ -130,7 +134,9 @@ def _version_flags() -> str:
 
 def _go(*arguments: str, cwd: Path | str) -> str:
     environ = {**os.environ, "CGO_ENABLED": "0"}  # noqa: TID251 - handed on
-    done = subprocess.run(["go", *arguments], cwd=cwd, env=environ, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        ["go", *arguments], cwd=cwd, env=environ, stdout=subprocess.PIPE, text=True
+    )
     if done.returncode:
         raise SystemExit(f"go {' '.join(arguments)} failed in {cwd}")
     return done.stdout

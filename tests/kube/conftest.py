@@ -1,0 +1,83 @@
+"""One cluster for the whole folder, a namespace a test; and an API server without any node.
+
+Where a machine cannot have them, their tests are skipped, and say why. With `WML_KUBE=required`
+they fail instead.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import kube_tools
+from tests.support.etcd import free_ports
+from tests.support.kube_cluster import Cluster, unable
+from tests.support.kube_control_plane import ControlPlane, Ports
+
+# Bringing up the cluster counts into the first test's time.
+TIMEOUT_S = 420
+_numbers = itertools.count(1)
+_left_out: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and {"cluster", "control_plane"} & set(item.fixturenames):  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """With a node, and the images of the shipped manifests."""
+    if why := unable():
+        _skip(f"no cluster here: {why}")
+    cluster = Cluster(f"test-{os.getpid()}")
+    try:
+        cluster.up()
+    except AssertionError as error:
+        _skip(f"the cluster does not come up, its logs are kept: {error}")
+    yield cluster
+    cluster.down()
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """One of the test's own, at the strictest Pod Security level."""
+    name = f"test-{next(_numbers)}"
+    cluster.kubectl("create", "namespace", name)
+    level = "pod-security.kubernetes.io/enforce=restricted"
+    cluster.kubectl("label", "namespace", name, level)
+    cluster.kubectl(
+        *("wait", f"--namespace={name}", "--for=create", "serviceaccount/default", "--timeout=30s")
+    )
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An API server on loopback, with controllers and a scheduler but no node; needs no root."""
+    if absent := kube_tools.missing(kube_tools.CONTROL_PLANE):
+        _skip(f"no {', '.join(absent)} in {kube_tools.binaries()}; make kube-tools")
+    plane = ControlPlane(tmp_path_factory.mktemp("control-plane"), Ports(*free_ports(5)))
+    try:
+        plane.start()
+        yield plane
+    finally:
+        plane.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says aloud what was left out, which -q would hide."""
+    for why in sorted(set(_left_out)):
+        terminalreporter.write_line(f"tests/kube: skipped, {why}", yellow=True)
+
+
+def _skip(why: str) -> None:
+    if os.environ.get("WML_KUBE") == "required":  # noqa: TID251 - a switch of the suite
+        pytest.fail(why, pytrace=False)
+    _left_out.append(why)
+    pytest.skip(why)
