@@ -79,3 +79,29 @@ async def test_stream_in_flight_when_a_node_stops_ends_with_its_messages():
         await ending
         assert (await stream.read()).id == "2"
         assert await stream.code() is grpc.StatusCode.OK
+
+
+async def test_node_that_leaves_refuses_connections_and_serves_those_that_it_has():
+    async with AsyncExitStack() as stack:
+        w = await stack.enter_async_context(world(connection_age_s=1.0))
+        await w.apply("p")
+        await w.reaches("p", "Loaded  UpToDate")
+        port = w.running.port
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as old:
+            stub = kfs_grpc.GRPCInferenceServiceStub(old)
+            request = kfs.ModelInferRequest(model_name="p", id="1")
+            await stub.ModelInfer(request, timeout=5)
+            leaving = begin(stack.aclose())
+            await eventually(lambda: is_refused(port))
+            assert (await stub.ModelInfer(request, timeout=5)).id == "1"
+            assert not leaving.done()
+            await leaving
+
+
+async def is_refused(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
