@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 import grpc
@@ -11,7 +11,7 @@ import grpc.aio
 from mesh.controller.kube.port import Json
 from mesh.controller.queue import Refused
 from mesh.peers.links import PEER_OPTIONS
-from mesh.peers.tls import NODE_NAME, NodeTls
+from mesh.peers.tls import NODE_NAME, NodeTls, UnusableTls
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 
@@ -56,6 +56,10 @@ class Mesh(Protocol):
     def follow(self, kind: str) -> AsyncIterator[Shown]:
         """First all, then each change."""
         ...
+
+
+# Connects; raises Refused.
+Connected = Callable[[], AbstractAsyncContextManager[Mesh]]
 
 
 class GrpcMesh:
@@ -114,7 +118,10 @@ class Connections:
         if self._tls is None:
             return grpc.aio.insecure_channel(self._target, options=options)
         named = (*options, ("grpc.ssl_target_name_override", NODE_NAME))
-        credentials = self._tls.channel_credentials()
+        try:
+            credentials = self._tls.channel_credentials()
+        except UnusableTls as error:
+            raise Refused(str(error)) from error
         return grpc.aio.secure_channel(self._target, credentials, options=named)
 
 
