@@ -7,7 +7,6 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

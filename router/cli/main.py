@@ -31,6 +31,7 @@ COMMANDS = {
     "convert": "router.cli.convert:convert_command",
     "schema": "router.cli.schema:schema_command",
     "adapter": "router.cli.adapter:adapter_command",
+    "controller": "router.cli.controller:controller_command",
 }
 
 

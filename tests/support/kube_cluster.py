@@ -5,7 +5,7 @@ all others with it, and with them go the mounts, the network and its addresses. 
 (control groups, a folder, four kernel settings) is swept by `down` and by the next start.
 Several clusters run side by side: names, folders and control groups are each one's own.
 
-`python -m tests.support.kube_cluster up|down|kubectl` is for developers.
+`python -m tests.support.kube_cluster up|down|images|kubectl` is for developers.
 """
 
 import contextlib
@@ -153,6 +153,15 @@ class Cluster:
             f"--- {log.name}\n{tail(log, 12)}" for log in sorted(self.folder.glob("*.log"))
         )
 
+    def take_images(self, archives: Sequence[Path]) -> None:
+        """Also later, of a changed checkout; pods have them at their next start."""
+        for archive in archives:
+            self.run(*self._ctr, "image", "import", archive, timeout_s=180)
+
+    @property
+    def _ctr(self) -> tuple[str | Path, ...]:
+        return ("ctr", "-a", self.folder / "containerd.sock", "-n", "k8s.io")
+
     def groups(self) -> list[Path]:
         """Its control groups."""
         return _groups(self.folder.name)
@@ -212,10 +221,8 @@ class Cluster:
             (group.parent / folder.name).mkdir(exist_ok=True)
         config = write_node_config(folder, plane)
         plane.spawn("containerd", "containerd", "-c", config.containerd)
-        ctr = ("ctr", "-a", folder / "containerd.sock", "-n", "k8s.io")
-        until(lambda: self._answers(*ctr, "version"), self.logs)
-        for archive in archives:
-            self.run(*ctr, "image", "import", archive, timeout_s=180)
+        until(lambda: self._answers(*self._ctr, "version"), self.logs)
+        self.take_images(archives)
         plane.spawn("kubelet", bin_ / "kubelet", *config.kubelet)
         plane.spawn("kube-proxy", bin_ / "kube-proxy", *config.proxy)
         plane.spawn("coredns", bin_ / "coredns", "-conf", config.corefile)
@@ -333,11 +340,13 @@ def main(arguments: Sequence[str]) -> None:
             print(f"The cluster is up. Inside of it:\n  {inside} get pods -A")
         case ["down"]:
             cluster.down()
+        case ["images"]:
+            cluster.take_images(kube_images.pack())
         case ["kubectl", *rest]:
             command = cluster.command("kubectl", "--kubeconfig", cluster.kubeconfig, *rest)
             raise SystemExit(subprocess.run(command).returncode)
         case _:
-            raise SystemExit("up, down or kubectl …")
+            raise SystemExit("up, down, images or kubectl …")
 
 
 if __name__ == "__main__":
