@@ -35,8 +35,7 @@ class WorkQueue:
         self.done = 0
         self.failed = 0
 
-    @property
-    def waiting(self) -> int:
+    def depth(self) -> int:
         """How many keys wait for their turn."""
         return len(self._ready)
 

@@ -42,6 +42,8 @@ class Renewed(Protocol):
 
 
 class Site:
+    """What leading a namespace is; `run` it. `connected` makes a connection to the mesh."""
+
     def __init__(
         self,
         kube: Kube,
@@ -83,6 +85,11 @@ class Site:
         self._problems: tuple[str, ...] = ()
         # What the mesh was told of runtimes; None: it is to be told again.
         self._told: list[Json] | None = None
+
+    @property
+    def queues(self) -> dict[str, WorkQueue]:
+        """By what they are about."""
+        return {"predictors": self.predictor_work, "runtimes": self.runtime_work}
 
     @property
     def is_synced(self) -> bool:
