@@ -1,0 +1,92 @@
+"""Every file of deploy/ against a real API server, which needs no node for it.
+
+The commands are those of docs/install.md; the fixtures leave the API as they found it.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.kube_control_plane import ControlPlane, kubectl
+from tests.support.stand import ROOT
+
+OVERLAYS = ("default", "quickstart", "without-etcd")
+DEPLOY = ROOT / "deploy"
+PREDICTORS = sorted((DEPLOY / "example-predictors").glob("*.yaml"))
+
+
+def run_kubectl(
+    plane: ControlPlane, *arguments: str | Path, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Whatever comes of it."""
+    command = ["kubectl", "--kubeconfig", plane.kubeconfig, *arguments]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+
+
+def apply(plane: ControlPlane, folder: Path) -> str:
+    arguments = ("apply", "--server-side", "--validate=strict", "-k", folder)
+    done = run_kubectl(plane, *arguments)
+    assert done.returncode == 0, done.stderr
+    # A warning is an offence against the strict level, or a field that goes away.
+    assert "Warning" not in done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def defined(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """With the definitions, as docs/install.md has it: they come first."""
+    apply(control_plane, DEPLOY / "crds")
+    wait = (
+        "wait",
+        "--for=condition=Established",
+        "crd",
+        "-l",
+        "app.kubernetes.io/name=wml-serving",
+    )
+    kubectl(control_plane, *wait, "--timeout=30s")
+    yield control_plane
+    kubectl(control_plane, "delete", "-k", str(DEPLOY / "crds"), "--ignore-not-found")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_overlay_is_taken_strictly_and_again_without_a_difference(
+    defined: ControlPlane, overlay: str
+):
+    folder = DEPLOY / "overlays" / overlay
+    assert "deployment.apps/wml-serving-router serverside-applied" in apply(defined, folder)
+    diff = run_kubectl(defined, "diff", "--server-side", "-k", folder)
+    assert (diff.returncode, diff.stdout) == (0, ""), diff.stderr
+
+
+@pytest.fixture
+def filled(defined: ControlPlane) -> ControlPlane:
+    apply(defined, DEPLOY / "overlays/default")
+    return defined
+
+
+@pytest.mark.parametrize("path", PREDICTORS, ids=lambda path: path.stem)
+def test_example_is_taken_strictly_and_is_pending_at_first(filled: ControlPlane, path: Path):
+    arguments = ("--namespace=wml-serving", "apply", "--validate=strict", "-f", path)
+    done = run_kubectl(filled, *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    got = kubectl(filled, "--namespace=wml-serving", "get", "-f", path, "-o=json")
+    status = json.loads(got)["status"]
+    assert status["available"] is False
+    assert (status["activeModelState"], status["transitionStatus"]) == ("Pending", "UpToDate")
+
+
+def test_uninstalling_leaves_nothing(defined: ControlPlane):
+    apply(defined, DEPLOY / "overlays/quickstart")
+    folder = str(DEPLOY / "overlays/quickstart")
+    kubectl(defined, "delete", "--ignore-not-found", "-k", folder)
+    left = kubectl(
+        defined,
+        *("get", "crds,namespaces,clusterroles,clusterrolebindings", "-o=name"),
+    )
+    assert "wml" not in left
+    apply(defined, DEPLOY / "crds")  # for the tests after it
