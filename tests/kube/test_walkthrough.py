@@ -1,6 +1,6 @@
 """The walk-through on a real node, with the shipped manifests and docs/install.md as they are.
 
-The tests are one story, in this order: from nothing installed to nothing left.
+Each test finds the example Predictor Loaded, and leaves it so.
 """
 
 import itertools
@@ -109,8 +109,10 @@ def installed(cluster: Cluster) -> Iterator[Namespace]:
 
 @pytest.fixture(scope="module")
 def loaded(installed: Namespace) -> Namespace:
-    """The example Predictor, applied and Loaded."""
+    """The example Predictor, applied and Loaded; nothing runs before it."""
+    assert installed.replicas() == 0, installed.story()
     installed.kubectl("apply", "-f", str(ROOT / FILE))
+    assert installed.row() == ["sklearn", "false", "Pending", "-", "UpToDate"]
     installed.until_row("sklearn", "true", "Loaded", "-", "UpToDate")
     return installed
 
@@ -123,10 +125,6 @@ def forwarded(loaded: Namespace) -> Iterator[Namespace]:
         assert process.stdout is not None
         assert "Forwarding from" in process.stdout.readline()
         yield loaded
-
-
-def test_nothing_runs_before_the_first_predictor(installed: Namespace):
-    assert installed.replicas() == 0
 
 
 def test_diff_after_apply_is_empty(installed: Namespace):

@@ -140,12 +140,16 @@ class Cluster:
         """A command that goes on inside, such as a port-forward, until the block ends."""
         command = self.command(*arguments)
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         ) as one:
             try:
                 yield one
             finally:
-                one.terminate()
+                os.killpg(one.pid, signal.SIGTERM)  # nsenter has it as a child
 
     def logs(self) -> str:
         """The ends of all parts' logs."""
