@@ -14,7 +14,7 @@ PB := mesh/wire/pb
 # Where `make run` keeps what survives a restart.
 STATE ?= .run/state
 
-.PHONY: help setup run test bench fuzz simulate soak bench-scale lint proto proto-check lock clean kube-tools kube-up kube-down test-kube
+.PHONY: help setup run test bench fuzz simulate soak bench-scale lint proto proto-check lock clean kube-packages kube-tools kube-up kube-down test-kube
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -46,7 +46,7 @@ lint: $(VENV)/.done proto-check  ## Run the linters, the type check and the impo
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint deploy/images/Dockerfile deploy/images/Dockerfile.mlserver
 
-test: setup lint  ## Set up, lint, and run every test.
+test: setup lint kube-packages kube-tools  ## Set up, lint, and run every test.
 	$(BIN)/pytest --cov=mesh --cov=router --cov-branch --cov-report=
 	$(BIN)/coverage report --skip-covered --fail-under=90
 	$(BIN)/coverage report --skip-covered --include='mesh/core/*,mesh/wire/*' --fail-under=100
@@ -55,15 +55,19 @@ test: setup lint  ## Set up, lint, and run every test.
 kube-tools: $(VENV)/.done  ## Build Kubernetes, etcd and CoreDNS into a cache.
 	$(BIN)/python -m tests.support.kube_tools
 
-# As root: apt-get install containerd runc containernetworking-plugins iptables conntrack
-kube-up: setup kube-tools  ## Start a cluster in a box on this machine, with the images of this checkout.
+# containerd, runc and what else a node needs, by apt-get; where that cannot be, it says so and goes on.
+kube-packages: $(VENV)/.done  ## Install what a node needs of the system (as root).
+	$(BIN)/python -m tests.support.kube_packages
+
+kube-up: setup kube-packages kube-tools  ## Start a cluster in a box on this machine, with the images of this checkout.
 	$(BIN)/python -m tests.support.kube_cluster up
 
 kube-down: $(VENV)/.done  ## End the cluster in a box, and take away all of it.
 	$(BIN)/python -m tests.support.kube_cluster down
 
-test-kube: setup kube-tools  ## Run the tests on Kubernetes; they fail where it cannot be had.
-	WML_KUBE=required $(BIN)/pytest tests/kube
+test-kube: export WML_KUBE = required
+test-kube: setup kube-packages kube-tools  ## Run the tests on Kubernetes; they fail where it cannot be had.
+	$(BIN)/pytest tests/kube
 
 $(BENCH)/.done: $(UV) tests/bench/requirements.txt
 	test -x $(BENCH)/bin/python || $(UV) venv --quiet --python '>=3.11,<3.14' $(BENCH)

@@ -6,6 +6,7 @@ they fail instead.
 
 import itertools
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def cluster() -> Iterator[Cluster]:
     cluster = Cluster(f"test-{os.getpid()}")
     try:
         cluster.up()
-    except AssertionError as error:
+    except (AssertionError, OSError, subprocess.SubprocessError) as error:
         _skip(f"the cluster does not come up, its logs are kept: {error}")
     yield cluster
     cluster.down()
