@@ -80,9 +80,9 @@ class Cluster:
     def up(self) -> None:
         """Returns once the node is Ready and names resolve."""
         sweep()
+        archives = kube_images.pack()
         self.folder.mkdir()
         _remember_settings()
-        archives = kube_images.pack()
         self._enter_namespaces()
         try:
             self._start(archives)
