@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 
-WRITE_S = 0.5
+WRITE_S, SLACK_S = 0.5, 0.01
 FIELDS = (
     "available",
     "activeModelState",
@@ -46,6 +46,7 @@ class Version:
 class _Known:
     """One Predictor. `applied` and `problem` are of the spec that the mesh was told last."""
 
+    uid: str
     applied: Version | None = None
     problem: str = ""
     is_taken: bool = False
@@ -104,7 +105,10 @@ class Predictors:
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             await self._remove(name)
             return None
-        known = self._known.setdefault(name, _Known(status=obj.get("status")))
+        uid = str(obj["metadata"].get("uid", ""))
+        known = self._known.get(name)
+        if known is None or known.uid != uid:  # of another object of this name nothing counts
+            known = self._known[name] = _Known(uid, status=obj.get("status"))
         if self._mesh is not None:
             await self._apply(self._mesh, obj, known)
         return await self._say(obj, known)
@@ -140,7 +144,7 @@ class Predictors:
         if status is None or status == known.status:
             return None
         wait_s = known.written_s + WRITE_S - self._clock()
-        if wait_s > 0:
+        if wait_s > SLACK_S:  # timers may come a little early
             return wait_s
         meta = {"name": obj["metadata"]["name"], "namespace": self._namespace}
         head = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": meta}
