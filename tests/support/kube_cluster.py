@@ -40,6 +40,7 @@ PROGRAMS = (
     "openssl",
     "kubectl",
 )
+KEPT_BY_OTHERS = ("/run/netns", "/run/containerd", "/var/lib/cni", "/var/log/containers")
 CNI = Path("/usr/lib/cni/bridge")
 PORTS = Ports(api=6443, etcd=2379, etcd_peer=2380, controllers=10257, scheduler=10259)
 
@@ -212,6 +213,9 @@ class Cluster:
             "ip link set node0 up",
             "ip route add default dev node0",
             "sysctl -qw net.ipv4.ip_forward=1",
+            # Where containerd and CNI keep files whatever they are told: none is this machine's.
+            *(f"mkdir -p {path}" for path in KEPT_BY_OTHERS),
+            *(f"mount -t tmpfs private {path}" for path in KEPT_BY_OTHERS),
         ):
             self.run(*line.split())
         self.plane.enter = self.command()
