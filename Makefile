@@ -46,7 +46,7 @@ lint: $(VENV)/.done proto-check  ## Run the linters, the type check and the impo
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint deploy/images/Dockerfile deploy/images/Dockerfile.mlserver
 
-test: setup lint kube-packages kube-tools  ## Set up, lint, and run every test.
+test: setup lint  ## Set up, lint, and run every test.
 	$(BIN)/pytest --cov=mesh --cov=router --cov-branch --cov-report=
 	$(BIN)/coverage report --skip-covered --fail-under=90
 	$(BIN)/coverage report --skip-covered --include='mesh/core/*,mesh/wire/*' --fail-under=100

@@ -1,7 +1,8 @@
 """One cluster for the whole folder, a namespace a test; and an API server without any node.
 
-Where a machine cannot have them, their tests are skipped, and say why. With `WML_KUBE=required`
-they fail instead.
+Tests on an API server alone run wherever its binaries are in the cache. Those on a node are run by
+`make test-kube`, which sets `WML_KUBE=required`: then what cannot be had fails. Elsewhere they are
+skipped, and say why.
 """
 
 import itertools
@@ -33,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """With a node, and the images of the shipped manifests."""
+    if not _is_required():
+        _skip("those on a node are run by make test-kube")
     if why := unable():
         _skip(f"no cluster here: {why}")
     cluster = Cluster(f"test-{os.getpid()}")
@@ -83,8 +86,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"tests/kube: skipped, {why}", yellow=True)
 
 
+def _is_required() -> bool:
+    return os.environ.get("WML_KUBE") == "required"  # noqa: TID251 - a switch of the suite
+
+
 def _skip(why: str) -> None:
-    if os.environ.get("WML_KUBE") == "required":  # noqa: TID251 - a switch of the suite
+    if _is_required():
         pytest.fail(why, pytrace=False)
     _left_out.append(why)
     pytest.skip(why)
