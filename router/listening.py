@@ -28,9 +28,16 @@ def refuse_connections(port: int) -> None:
 
 def connections(port: int) -> int:
     """How many connections that came in by the port are open."""
-    return sum(
-        not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for found in _sockets(port)
-    )
+    return sum(_has_peer(found) for found in _sockets(port))
+
+
+def _has_peer(found: socket.socket) -> bool:
+    """A listening socket that was shut down does not listen any more, and has none either."""
+    try:
+        found.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _sockets(port: int) -> Iterator[socket.socket]:

@@ -98,6 +98,16 @@ async def test_node_that_leaves_refuses_connections_and_serves_those_that_it_has
             await leaving
 
 
+async def test_node_that_leaves_waits_for_nobody_where_nobody_is():
+    async with AsyncExitStack() as stack:
+        w = await stack.enter_async_context(world(connection_age_s=60.0))
+        port = w.running.port
+        await w.channel.close()
+        async with asyncio.timeout(10):
+            await stack.aclose()
+        assert await is_refused(port)
+
+
 async def is_refused(port: int) -> bool:
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
