@@ -75,10 +75,11 @@ class Announcer:
 
     async def run(self) -> None:
         """Announces under lease after lease, for ever; cancelled, it gives the lease back."""
+        said = ""
         while True:
             try:
                 lease = await self._registry.grant(LEASE_S)
-                self._lease = lease
+                self._lease, said = lease, ""
                 try:
                     await self._under(lease)
                 except asyncio.CancelledError:
@@ -88,7 +89,9 @@ class Announcer:
                 finally:
                     self._lease = None
             except (LeaseLost, Unavailable) as error:
-                log.warning("announcing again", extra={"cause": str(error)})
+                if str(error) != said:  # an outage is told once
+                    said = str(error)
+                    log.warning("announcing again", extra={"cause": said})
                 await asyncio.sleep(RETRY_S)
 
     async def _under(self, lease: LeaseId) -> None:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mesh.controller.certificates import CertificateKeeper
+from mesh.controller.certificates import CertificateKeeper, KubeSecrets
 from mesh.controller.doors import Doors, Measures
-from mesh.controller.kinds import SECRET
 from mesh.controller.kube.client import KubeClient, api_client
-from mesh.controller.kube.port import Json, Kube
+from mesh.controller.kube.port import Kube
 from mesh.controller.leader import Election, Leases
 from mesh.controller.management import Connections
 from mesh.controller.names import INTERNAL_PORT, INTERNAL_SERVICE
@@ -32,20 +31,6 @@ MANAGEMENT = f"dns:///{INTERNAL_SERVICE}:{INTERNAL_PORT}"
 
 class Cluster(Kube, Leases, Protocol):
     """The API server, for all that a controller does with it."""
-
-
-class KubeSecrets:
-    """The Secrets of a namespace, for certificates."""
-
-    def __init__(self, kube: Kube, namespace: str) -> None:
-        self._kube = kube
-        self._namespace = namespace
-
-    async def get(self, name: str) -> Json | None:
-        return await self._kube.get(SECRET, self._namespace, name)
-
-    async def apply(self, secret: Json) -> None:
-        await self._kube.apply(secret)
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,3 +201,16 @@ async def test_node_that_leaves_at_any_moment_ends_its_lease(moment_s):
         announcer.put("a", b"1")
         await asyncio.sleep(moment_s)
     assert await store.keys() == {}
+
+
+async def test_outage_is_told_once_and_the_next_one_again(caplog):
+    store = Store()
+    async with announcing(store):
+        for _ in range(2):
+            await asyncio.sleep(KEEP_ALIVE_S)
+            store.is_away = True
+            await asyncio.sleep(60)
+            store.is_away = False
+            await asyncio.sleep(1)
+    told = [record for record in caplog.records if record.message == "announcing again"]
+    assert len(told) == 2
