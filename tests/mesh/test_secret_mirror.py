@@ -1,4 +1,4 @@
-"""The Secret as files. What follows it through the API is tested on a real API server."""
+"""The Secret as files. Following it was tried by hand on a real API server, and has no test yet."""
 
 from mesh.storage.secret_mirror import write
 
