@@ -33,9 +33,10 @@ def take_in(
     touched: set[PredictorName] = set()
     dropped: list[ModelId] = []
     for change in changes:
-        prefix, names = records.key_parts(change.key)
-        if change.value is None and prefix == records.NODES and names[0] != own:
-            going(NodeId(names[0]))
+        if change.value is None and change.key.startswith(records.NODES):
+            _, (name, *_) = records.key_parts(change.key)
+            if name != own:
+                going(NodeId(name))
     for change in changes:
         prefix, names = records.key_parts(change.key)
         if prefix in OF_A_NODE and names[-1] == own:
