@@ -68,26 +68,9 @@ class Forwarder:
             if method not in upstream.calls.plain:
                 message, metadata = upstream.calls.prepared(method, message, metadata, upstream.id)
             if upstream.gate is not None:
-                return await self._in_turn(upstream, method, message, metadata, timeout_s)
+                async with upstream.gate.turn(upstream.id, timeout_s) as left_s:
+                    return await self._sent(upstream, method, message, metadata, left_s)
         return await self._sent(upstream, method, message, metadata, timeout_s)
-
-    async def _in_turn(
-        self,
-        upstream: Upstream,
-        method: str,
-        message: bytes,
-        metadata: Metadata,
-        timeout_s: float | None,
-    ) -> Reply:
-        """To a runtime that takes few calls at a time."""
-        assert upstream.gate is not None  # noqa: S101 - the caller has looked
-        until_s = None if timeout_s is None else monotonic_s() + timeout_s
-        await upstream.gate.enter(upstream.id, timeout_s)
-        try:
-            left_s = None if until_s is None else max(0.0, until_s - monotonic_s())
-            return await self._sent(upstream, method, message, metadata, left_s)
-        finally:
-            upstream.gate.leave()
 
     async def _sent(
         self,

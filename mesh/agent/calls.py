@@ -3,7 +3,8 @@ many at a time. A runtime says so itself, in `runtimeStatus` (contract: mmesh.Mo
 """
 
 import asyncio
-from collections.abc import Set
+from collections.abc import AsyncIterator, Set
+from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from mesh.core.errors import DeadlineExceeded, MethodNotServed, Overloaded
@@ -76,14 +77,8 @@ class Gate:
         if self._inside >= self._limit:
             raise Overloaded("requests wait for the runtime of this model", self._limit)
         self._inside += 1
-        clock = asyncio.get_running_loop().time
-        began_s = clock()
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._free.acquire()
-        except TimeoutError:
-            self._inside -= 1
-            raise DeadlineExceeded(model, clock() - began_s, "still busy") from None
+            await self._wait(model, timeout_s)
         except BaseException:
             self._inside -= 1
             raise
@@ -92,3 +87,23 @@ class Gate:
         """The call ended."""
         self._inside -= 1
         self._free.release()
+
+    @asynccontextmanager
+    async def turn(self, model: ModelId, timeout_s: float | None) -> AsyncIterator[float | None]:
+        """Entered for as long as the context lasts; what is left of `timeout_s` then."""
+        clock = asyncio.get_running_loop().time
+        until_s = None if timeout_s is None else clock() + timeout_s
+        await self.enter(model, timeout_s)
+        try:
+            yield None if until_s is None else max(0.0, until_s - clock())
+        finally:
+            self.leave()
+
+    async def _wait(self, model: ModelId, timeout_s: float | None) -> None:
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise DeadlineExceeded(model, clock() - began_s, "still busy") from None
