@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mesh.wire.field_path import Path, read_string
+from mesh.wire.field_path import Path, field_name, read_string
 from mesh.wire.infer import read_head, with_name
 
 VMODEL_HEADER = "mm-vmodel-id"
@@ -38,8 +38,9 @@ def at_path(path: Path) -> Naming:
     """A string at this path of field numbers; with an empty path, metadata alone names it."""
     if not path:
         return Naming(VMODEL_HEADER, lambda message: Foreign("", message), _as_it_is)
-    field = "field " + ".".join(map(str, path))
-    return Naming(field, lambda message: Foreign(read_string(message, path), message), _as_it_is)
+    return Naming(
+        field_name(path), lambda message: Foreign(read_string(message, path), message), _as_it_is
+    )
 
 
 def _as_it_is(head: Foreign, _: str) -> bytes:

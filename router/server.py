@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from mesh.agent.calls import OTHER
 from mesh.core.errors import MeshError
 from mesh.ops.clock import monotonic_s
 from mesh.ops.metrics import Metrics
@@ -73,7 +74,6 @@ def server_options(limits: ServerLimits) -> tuple[tuple[str, int], ...]:
 
 
 BY_METADATA = at_path(())
-OTHER = "other"
 
 
 class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only

@@ -10,12 +10,12 @@ from typing import TypeAlias
 from mesh.core.errors import DeadlineExceeded, MethodNotServed, Overloaded
 from mesh.core.ids import ModelId
 from mesh.runtime.port import RuntimeInfo
+from mesh.wire.dataplane import KSERVE
 from mesh.wire.field_path import replace_string
 
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 # In messages of these the router has put the id at field 1 already.
-KSERVE = "/inference.GRPCInferenceService/"
 KSERVE_METHODS = tuple(
     f"{KSERVE}{name}" for name in ("ModelInfer", "ModelMetadata", "ModelStreamInfer")
 )
@@ -60,6 +60,10 @@ class Calls:
 
     def _is_plain(self, method: str) -> bool:
         return not self._paths or self._paths.get(method) == (1,)
+
+
+# Of a runtime that has not said anything, or of another node, where it is not asked.
+UNTOLD = Calls()
 
 
 class Gate:

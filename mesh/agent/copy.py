@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from mesh.agent.calls import Calls, Gate
+from mesh.agent.calls import UNTOLD, Calls, Gate
 from mesh.core import copies
 from mesh.core.cache import Entry
 from mesh.core.errors import ModelLoadFailed, Unavailable
@@ -83,9 +83,6 @@ class NotWanted(Exception):
     """There is no free room for a copy that may not evict others."""
 
 
-NO_METHODS = Calls()
-
-
 @dataclass(slots=True, eq=False)
 class Copy:
     """One model on this node: `address` is where it answers, `pins` how many wait for it.
@@ -110,7 +107,7 @@ class Copy:
     uses: int = 0
     times: Histogram = field(default_factory=lambda: Histogram(COPY_MS))
     progress: Progress | None = None
-    calls: Calls = NO_METHODS
+    calls: Calls = UNTOLD
     gate: Gate | None = None
     state: copies.State = field(init=False)
     _task: asyncio.Task[None] | None = field(init=False, default=None)

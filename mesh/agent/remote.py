@@ -2,12 +2,9 @@
 
 from dataclasses import dataclass
 
-from mesh.agent.calls import Calls, Gate
+from mesh.agent.calls import UNTOLD, Calls, Gate, Metadata
 from mesh.core.ids import ModelId, NodeId
 
-Metadata = tuple[tuple[str, str | bytes], ...]
-
-ANY_METHOD = Calls()
 # Says to the other node that a call was passed on, and to which model: see wml_peer.proto.
 MODEL_HEADER = "wml-model-bin"
 
@@ -23,7 +20,7 @@ class RemoteCopy:
     node: NodeId
     address: str
     in_flight: int = 0
-    calls: Calls = ANY_METHOD
+    calls: Calls = UNTOLD
     gate: Gate | None = None
 
     @property

@@ -8,7 +8,7 @@ in that order.
 import itertools
 from collections.abc import Callable
 
-from mesh.agent.calls import Calls
+from mesh.agent.calls import UNTOLD, Calls
 from mesh.agent.copy import Copy, NotWanted, Purpose
 from mesh.agent.signals import Signals
 from mesh.core.cache import Cache, Entry, Evict, Full, Granted, TooLarge
@@ -34,7 +34,7 @@ class Room:
         # Models of which there would be too few without the copy here: see `growth`.
         self.kept: frozenset[ModelId] = frozenset()
         self.info: RuntimeInfo | None = None
-        self.calls = Calls()
+        self.calls = UNTOLD
         self._runtime = runtime
         self._evict = evict
         self._clock = clock

@@ -68,9 +68,14 @@ class StorageKeys:
             seen = found
 
 
+def is_key_name(key: str) -> bool:
+    """Whether a key could be the name of a file in the folder, and no other path."""
+    return bool(key) and not key.startswith(".") and "/" not in key and "\0" not in key
+
+
 def _content(folder: Path, key: str) -> bytes | None:
     """A key's bytes; None where `key` is no plain file name, or no file has it."""
-    if not key or key.startswith(".") or "/" in key or "\0" in key:
+    if not is_key_name(key):
         return None
     path = folder / key
     try:

@@ -13,6 +13,8 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mesh.storage.keys import is_key_name
+
 log = logging.getLogger(__name__)
 
 # A watch is begun anew after this: one that went silent is not trusted for longer.
@@ -112,7 +114,7 @@ async def in_cluster() -> Any:
 def write(folder: Path, entries: Entries) -> None:
     """Makes the folder hold these files and no others; each is replaced as a whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    entries = {name: content for name, content in entries.items() if is_file_name(name)}
+    entries = {name: content for name, content in entries.items() if is_key_name(name)}
     for path in folder.iterdir():
         if path.name not in entries and not path.is_dir():
             path.unlink()
@@ -125,11 +127,6 @@ def write(folder: Path, entries: Entries) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
         partial.replace(path)
-
-
-def is_file_name(name: str) -> bool:
-    """Whether an entry's name is that of a key; the API admits no worse, but we do not trust it."""
-    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
 def _entries(data: Mapping[str, str] | None) -> Entries:

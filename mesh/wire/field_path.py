@@ -40,7 +40,7 @@ def read_string(message: bytes, path: Path) -> str:
     try:
         return message[fields[-1].start : fields[-1].end].decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest(_name(path), "is not valid UTF-8") from error
+        raise InvalidRequest(field_name(path), "is not valid UTF-8") from error
 
 
 def replace_string(message: bytes, path: Path, text: str) -> bytes:
@@ -64,7 +64,7 @@ def _find(message: bytes, path: Path) -> list[_Field]:
         return _last(message, 0, len(message), path)
     except _Broken as error:
         problem = f"the request is no valid protobuf message ({len(message)} bytes)"
-        raise InvalidRequest(_name(path), problem) from error
+        raise InvalidRequest(field_name(path), problem) from error
 
 
 def _last(message: bytes, start: int, end: int, path: Path) -> list[_Field]:
@@ -141,5 +141,6 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _name(path: Path) -> str:
+def field_name(path: Path) -> str:
+    """What errors call the place of a path."""
     return "field " + ".".join(map(str, path))
