@@ -210,9 +210,9 @@ class ObjectStore:
             *(_binary(), "-logtostderr=true", "mini", f"-dir={self._folder / 'data'}"),
             *(f"-ip={HOST}", f"-ip.bind={HOST}", *listen),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false"),
-            # Below our folder, which it runs in: it would leave its sockets in /tmp.
             # Each bucket takes some, and by itself it would stop at the free disk by 128 MB.
             "-volume.max=10000",
+            # Below our folder, which it runs in: it would leave its sockets in /tmp.
             *("-filer.localSocket=filer.sock", "-s3.localSocket=s3.sock"),
             "-master.telemetry=false",
         ]
