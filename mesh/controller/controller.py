@@ -26,8 +26,6 @@ from mesh.peers.tls import NodeTls
 
 log = logging.getLogger(__name__)
 
-MANAGEMENT = f"dns:///{INTERNAL_SERVICE}:{INTERNAL_PORT}"
-
 
 class Cluster(Kube, Leases, Protocol):
     """The API server, for all that a controller does with it."""
@@ -90,7 +88,8 @@ class Controller:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command is told. `management`: a gRPC target that leads to any node's internal door.
+    """What the command is told. `management`: a gRPC target that leads to any node's internal door;
+    empty: the Service of the namespace.
 
     `tls`: where the certificates are put that it issues; None: everything goes in the clear.
     `kubeconfig`: None in a pod. `health`, `metrics`: HOST:PORT.
@@ -111,29 +110,28 @@ async def controller(settings: Settings, clock: Clock = REAL_CLOCK) -> None:
 
     Raises NoCluster, OSError where a door cannot be opened, and LostLead, in a group.
     """
+    namespace, folder = settings.namespace, settings.tls
+    target = settings.management or f"dns:///{INTERNAL_SERVICE}.{namespace}:{INTERNAL_PORT}"
+    mesh = Connections(target, None if folder is None else NodeTls(folder))
+    identity = f"{settings.name}-{secrets.token_hex(4)}"
     measures = Measures()
-    mesh = Connections(
-        settings.management or MANAGEMENT,
-        None if settings.tls is None else NodeTls(settings.tls),
-    )
-    place = Place(
-        settings.namespace,
-        f"{settings.name}_{secrets.token_hex(4)}",
-        settings.installation,
-        settings.tls,
-    )
     async with await api_client(settings.kubeconfig) as api:
         kube = KubeClient(api, clock.wall_s, measures.called)
+        place = Place(namespace, identity, settings.installation, folder)
         running = Controller(kube, mesh, place, clock)
-        measures.show("leading", "Whether this one leads", lambda: float(running.is_leading))
-        measures.show(
-            "connected", "Whether the mesh answers", lambda: float(running.site.is_connected)
-        )
-        for name, queue in running.site.queues.items():
-            measures.show(f"{name}_waiting", f"{name} that wait for their turn", queue.depth)
+        show(running, measures)
         doors = Doors(measures, lambda: running.why_not_ready)
         try:
             await doors.open(settings.health, settings.metrics)
             await running.run()
         finally:
             await doors.close()
+
+
+def show(running: Controller, measures: Measures) -> None:
+    """Has the metrics tell of a controller; docs/kubernetes.md names them."""
+    site = running.site
+    measures.show("leading", "Whether this one leads", lambda: float(running.is_leading))
+    measures.show("connected", "Whether the mesh answers", lambda: float(site.is_connected))
+    for name, queue in site.queues.items():
+        measures.show(f"{name}_waiting", f"{name} that wait for their turn", queue.depth)

@@ -29,6 +29,7 @@ from mesh.controller.predictors import Predictors
 from mesh.controller.queue import Refused, WorkQueue
 from mesh.controller.runtimes import Runtimes, runtime_of
 from mesh.ops.clock import Clock
+from mesh.ops.tasks import first_of
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class Site:
                 async with self._connected() as mesh:
                     await self._with(mesh)
             except* Refused as errors:
-                problem = str(_first(errors))
+                problem = str(first_of(errors))
                 if problem != said:
                     log.warning("the mesh does not answer", extra={"problem": problem})
                 said = problem
@@ -240,9 +241,3 @@ async def keep_renewed(certificates: Renewed, on_kept: Callable[[], None]) -> No
             log.warning("certificates not kept", extra={"problem": str(error)})
             wait_s, pause_s = pause_s, min(2 * pause_s, LONGEST_PAUSE_S)
         await asyncio.sleep(wait_s)
-
-
-def _first(errors: BaseException) -> BaseException:
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    return errors

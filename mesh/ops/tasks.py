@@ -36,3 +36,10 @@ class Tasks:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task died", extra={"task": task.get_name()}, exc_info=error)
+
+
+def first_of(errors: BaseException) -> BaseException:
+    """The first error of a group, however deep; one that is no group as it is."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    return errors

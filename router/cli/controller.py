@@ -1,18 +1,15 @@
 """`wml-serving controller`: what users apply to Kubernetes, brought about there and in the mesh."""
 
 import asyncio
-import secrets
 import signal
 import socket
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mesh.ops import logs
-from mesh.ops.clock import REAL_CLOCK
-from mesh.peers.tls import NodeTls
+from mesh.ops.tasks import first_of
 from router.cli.serve import run_program
 from router.serve import StartFailed
 
@@ -84,53 +81,30 @@ def controller_command(**told: Any) -> None:
 
 
 async def _run(told: dict[str, Any]) -> None:
+    # The packages of Kubernetes are wanted here alone.
+    from mesh.controller.controller import Settings, controller
     from mesh.controller.kube.client import NoCluster
     from mesh.controller.leader import LostLead
+    from mesh.controller.pods import Installation
 
     logs.configure(logs.LogFormat(told["log_format"]), told["log_level"])
+    settings = Settings(
+        told["namespace"],
+        told["name"],
+        Installation(told["image"], told["store"]),
+        *(told[name] for name in ("management", "tls", "kubeconfig", "health", "metrics")),
+    )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(_control(told))
+            running = tasks.create_task(controller(settings))
             await stop.wait()
             running.cancel()
     except* NoCluster as errors:
-        raise StartFailed(f"no Kubernetes: {_first(errors)}") from errors
+        raise StartFailed(f"no Kubernetes: {first_of(errors)}") from errors
     except* LostLead as errors:
-        raise StartFailed(f"the lead is lost: {_first(errors)}") from errors
+        raise StartFailed(f"the lead is lost: {first_of(errors)}") from errors
     except* OSError as errors:
-        raise StartFailed(str(_first(errors))) from errors
-
-
-async def _control(told: dict[str, Any]) -> None:
-    """Until it is cancelled. The package of Kubernetes is wanted here alone."""
-    from mesh.controller.controller import Controller, Place
-    from mesh.controller.doors import Doors, Measures
-    from mesh.controller.kube.client import KubeClient, api_client
-    from mesh.controller.management import Connections
-    from mesh.controller.names import INTERNAL_PORT, INTERNAL_SERVICE
-    from mesh.controller.pods import Installation
-
-    namespace, folder = told["namespace"], told["tls"]
-    target = told["management"] or f"dns:///{INTERNAL_SERVICE}.{namespace}:{INTERNAL_PORT}"
-    mesh = Connections(target, None if folder is None else NodeTls(folder))
-    identity = f"{told['name']}-{secrets.token_hex(4)}"
-    place = Place(namespace, identity, Installation(told["image"], told["store"]), folder)
-    measures = Measures()
-    async with AsyncExitStack() as stack:
-        api = await api_client(told["kubeconfig"])
-        stack.push_async_callback(api.close)
-        kube = KubeClient(api, REAL_CLOCK.wall_s, measures.called)
-        controller = Controller(kube, mesh, place, REAL_CLOCK)
-        doors = Doors(measures, lambda: controller.why_not_ready)
-        stack.push_async_callback(doors.close)
-        await doors.open(told["health"], told["metrics"])
-        await controller.run()
-
-
-def _first(errors: BaseException) -> BaseException:
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    return errors
+        raise StartFailed(str(first_of(errors))) from errors

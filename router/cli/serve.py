@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from mesh.ops import logs
+from mesh.ops.tasks import first_of
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.manifests import parse_predictor
 from mesh.wire.runtime_manifest import ServingRuntimeManifest, parse_runtime
@@ -151,14 +152,7 @@ def run_program(work: Coroutine[Any, Any, None]) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work)
     except* StartFailed as errors:
-        sys.exit(f"wml-serving cannot start: {_first(errors)}")
-
-
-def _first(errors: BaseException) -> BaseException:
-    """The first error of a group, however deep."""
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    return errors
+        sys.exit(f"wml-serving cannot start: {first_of(errors)}")
 
 
 def read_runtime(path: Path) -> ServingRuntimeManifest:
