@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from mesh.ops import logs
 from mesh.ops.tasks import first_of
+from router.cli.log_options import configure_logs, log_options
 from router.cli.serve import run_program
 from router.serve import StartFailed
 
@@ -65,13 +65,7 @@ from router.serve import StartFailed
 )
 @click.option("--health", default="0.0.0.0:8081", show_default=True, help="/healthz and /readyz.")
 @click.option("--metrics", default="0.0.0.0:8080", show_default=True, help="/metrics.")
-@click.option(
-    "--log-format",
-    type=click.Choice([form.value for form in logs.LogFormat]),
-    default="text",
-    show_default=True,
-)
-@click.option("--log-level", default="info", show_default=True)
+@log_options
 def controller_command(**told: Any) -> None:
     """Brings about in Kubernetes and in the mesh what users apply: Predictors and ServingRuntimes.
 
@@ -87,7 +81,7 @@ async def _run(told: dict[str, Any]) -> None:
     from mesh.controller.leader import LostLead
     from mesh.controller.pods import Installation
 
-    logs.configure(logs.LogFormat(told["log_format"]), told["log_level"])
+    configure_logs(told)
     settings = Settings(
         told["namespace"],
         told["name"],

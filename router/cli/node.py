@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 import click
 
-from mesh.ops import logs
 from mesh.ops.settings import InvalidSettings
 from mesh.peers.tls import NodeTls
 from mesh.wire.dataplane import parse_dataplane
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.policy import parse_policy
+from router.cli.log_options import configure_logs, log_options
 from router.cli.serve import read_runtime, run_program
 from router.member import MemberSettings, RuntimeBeside, member
 from router.node import ANY_HOST, Doors, RunningNode
@@ -109,13 +109,7 @@ Parsed = TypeVar("Parsed")
     metavar="SECONDS",
     help="How long a node that leaves waits for its models to be loaded elsewhere.",
 )
-@click.option(
-    "--log-format",
-    type=click.Choice([form.value for form in logs.LogFormat]),
-    default="text",
-    show_default=True,
-)
-@click.option("--log-level", default="info", show_default=True)
+@log_options
 def node_command(**told: Any) -> None:
     """Joins a mesh: a node that routes, and holds models where a runtime is beside it.
 
@@ -129,7 +123,7 @@ def node_command(**told: Any) -> None:
 
 
 async def _join(told: dict[str, Any]) -> None:
-    logs.configure(logs.LogFormat(told["log_format"]), told["log_level"])
+    configure_logs(told)
     await member(_settings(told), _say_ready)
 
 

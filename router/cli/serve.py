@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
-from mesh.ops import logs
 from mesh.ops.tasks import first_of
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.manifests import parse_predictor
 from mesh.wire.runtime_manifest import ServingRuntimeManifest, parse_runtime
+from router.cli.log_options import configure_logs, log_options
 from router.node import Doors, RunningNode
 from router.serve import ServeSettings, StartFailed, serve
 
@@ -75,13 +75,7 @@ def serve_options(command: Command) -> Command:
             show_default=True,
             help="Where /livez and /readyz are.",
         ),
-        click.option(
-            "--log-format",
-            type=click.Choice([form.value for form in logs.LogFormat]),
-            default="text",
-            show_default=True,
-        ),
-        click.option("--log-level", default="info", show_default=True),
+        log_options,
     )
     for option in reversed(options):
         command = option(command)
@@ -123,7 +117,7 @@ def quickstart_command(deploy: Path, **told: Any) -> None:
 async def _serve(
     storage_config: Path, told: dict[str, Any], on_start: Callable[[RunningNode], None]
 ) -> None:
-    logs.configure(logs.LogFormat(told["log_format"]), told["log_level"])
+    configure_logs(told)
     settings = ServeSettings(
         runtime=read_runtime(told["runtime"]),
         runtime_bin=told["runtime_bin"],
