@@ -16,6 +16,7 @@ from mesh.agent.copy import Copy, Purpose
 from mesh.agent.doubts import Doubts
 from mesh.agent.errands import Errands
 from mesh.agent.growth import Growth
+from mesh.agent.hearsay import Hearsay
 from mesh.agent.history import History
 from mesh.agent.holdings import Holdings, Identity
 from mesh.agent.intake import take_in
@@ -38,7 +39,7 @@ from mesh.core import copies as life
 from mesh.core.errors import ModelNotFound
 from mesh.core.ids import ModelId, NodeId, PredictorName, Revision, RuntimeName
 from mesh.core.placement import Question, is_failure_expired
-from mesh.core.records import CopyRecord, NodeRecord, NodeState
+from mesh.core.records import NodeRecord, NodeState
 from mesh.core.rendezvous import rendezvous
 from mesh.core.status import ModelState, model_state
 from mesh.core.view import View
@@ -54,8 +55,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 CATCH_UP_S = 1.0
-# Within this a node that has a lease has announced its copy.
-CONFIRMED_S = 5.0
 # No Predictor can have this name.
 NODE_STATE = "/node/state"
 # How many more requests the copy on this node may have than another one before that is used.
@@ -92,15 +91,14 @@ class Node:
         self._tasks = Tasks()
         self.history = History(self.view, clock.wall_s)
         self.reach = Reach(peers, self.view.nodes, self._reach_changed)
-        self._errands = Errands(peers, self._learn, self._errand_ended, self.reach.lost)
+        self._hearsay = Hearsay(self.view, self.follower, clock, self._touch)
+        self._errands = Errands(peers, self._hearsay.take, self._errand_ended, self.reach.lost)
         self._questions = Questions(
             self.view, self.reach, self._errands, identity.policy.constraints, clock.wall_s
         )
         self._doubts = Doubts(identity.id, self.view, self.reach, self._believe)
         self._lookup = Lookup(registry, self.follower)
         self._reseed = Reseed(self.view, registry, self._believe)
-        self._learned: dict[str, CopyRecord] = {}
-        self._current_s: float | None = None
         self.pulse = Pulse(identity.id, registry, self.follower, clock)
         claims = None
         if identity.address:
@@ -380,7 +378,7 @@ class Node:
             self._transitions.tick()
             self._touch(self._wishes.tick())
             self._questions.tick()
-            self._forget_learned()
+            self._hearsay.tick()
             if self.identity.address and not self.is_draining:
                 self._growth.sample()
             now = self._clock.wall_s()
@@ -429,29 +427,6 @@ class Node:
         order = rendezvous(str(self.follower.revision), live)
         self._reseed.reset(missing, rank=order.index(self.identity.id))
         self._doubts.reset(missing)
-
-    def _learn(self, record: CopyRecord) -> None:
-        """What a peer said of a copy of its own; the store will say the same, if it can."""
-        known = self.view.copies(record.model).get(record.node)
-        if record.model in self.view.models and (known is None or known.since_s <= record.since_s):
-            self._learned[records.copy_key(record.model, record.node)] = record
-            self._touch(self.view.put(record))
-
-    def _forget_learned(self) -> None:
-        """What a peer said stands until the store could have said it, too."""
-        now = self._clock.monotonic_s()
-        if not self.follower.is_current:
-            self._current_s = None
-        elif self._current_s is None:
-            self._current_s = now
-        elif now - self._current_s >= CONFIRMED_S:
-            for key, record in list(self._learned.items()):
-                if self._clock.wall_s() - record.since_s < CONFIRMED_S:
-                    continue
-                del self._learned[key]
-                is_as_learned = self.view.copies(record.model).get(record.node) is record
-                if is_as_learned and not self.follower.knows(key):
-                    self._touch(self.view.drop_copy(record.model, record.node))
 
     def _errand_ended(self, model: ModelId) -> None:
         self._touch(self.view.names(model))
