@@ -17,14 +17,15 @@ from mesh.adapters.mlserver import NAME, MLServer
 from mesh.adapters.mlserver_layout import IMPLEMENTATIONS
 from mesh.adapters.models import Models
 from mesh.adapters.port import FileSource, KeyChanges, ModelServer
+from mesh.adapters.secret_mirror import SecretMirror
 from mesh.adapters.server import AdapterEvents, ModelRuntime, RuntimeFacts, listening
-from mesh.ops.clock import monotonic_s
+from mesh.kube.client import KubeClient, NoCluster, api_client
+from mesh.ops.clock import monotonic_s, wall_s
 from mesh.ops.settings import AdapterSettings, InvalidSettings
 from mesh.ops.tasks import Tasks
 from mesh.storage.keys import StorageKeys
 from mesh.storage.outage import Outages
 from mesh.storage.pull import Puller
-from mesh.storage.secret_mirror import NotInCluster, SecretMirror, in_cluster
 
 LOOPBACK = "127.0.0.1"
 
@@ -97,11 +98,12 @@ async def serve_adapter(
 async def _mirror(settings: AdapterSettings, tasks: Tasks) -> None:
     """Follows the Secret from now on. Raises InvalidSettings."""
     try:
-        api = await in_cluster()
-    except NotInCluster as error:
+        api = await api_client(None)
+    except NoCluster as error:
         raise InvalidSettings((f"STORAGE_SECRET_NAME: {error}",)) from error
+    kube = KubeClient(api, wall_s)
     mirror = SecretMirror(
-        api, settings.pod_namespace, settings.storage_secret_name, settings.storage_config_dir
+        kube, settings.pod_namespace, settings.storage_secret_name, settings.storage_config_dir
     )
     tasks.spawn(_closing(api, mirror), "mirror-secret")
     await mirror.first_sight()

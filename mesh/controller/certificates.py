@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mesh.controller.authority import Certificates, Pair, due, first, issued, renewed, signs
-from mesh.controller.kinds import SECRET
-from mesh.controller.kube.port import Kube
 from mesh.controller.names import (
     APP,
     AUTHORITY_SECRET,
@@ -24,6 +22,8 @@ from mesh.controller.names import (
     SERVICE,
     TLS_SECRET,
 )
+from mesh.kube.kinds import SECRET
+from mesh.kube.port import Kube
 
 log = logging.getLogger(__name__)
 

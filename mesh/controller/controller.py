@@ -14,13 +14,13 @@ from typing import Protocol
 
 from mesh.controller.certificates import CertificateKeeper, KubeSecrets
 from mesh.controller.doors import Doors, Measures
-from mesh.controller.kube.client import KubeClient, api_client
-from mesh.controller.kube.port import Kube
 from mesh.controller.leader import Election, Leases
 from mesh.controller.management import Connections
 from mesh.controller.names import INTERNAL_PORT, INTERNAL_SERVICE
 from mesh.controller.pods import Installation
 from mesh.controller.site import Site, keep_renewed
+from mesh.kube.client import KubeClient, api_client
+from mesh.kube.port import Kube
 from mesh.ops.clock import REAL_CLOCK, Clock
 from mesh.peers.tls import NodeTls
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from mesh.controller.kinds import LEASE
-from mesh.controller.kube.port import Json, Kind, KubeFailed
 from mesh.controller.names import CONTROLLER
+from mesh.kube.kinds import LEASE
+from mesh.kube.port import Json, Kind, KubeFailed
 from mesh.ops.clock import Clock
 
 log = logging.getLogger(__name__)

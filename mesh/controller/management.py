@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 import grpc
 import grpc.aio
 
-from mesh.controller.kube.port import Json
 from mesh.controller.queue import Refused
+from mesh.kube.port import Json
 from mesh.peers.links import PEER_OPTIONS
 from mesh.peers.tls import NODE_NAME, NodeTls, UnusableTls
 from mesh.wire.pb import wml_management_pb2 as pb

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mesh.controller.kube.port import Kube, KubeFailed
 from mesh.controller.management import Mesh, Unfit
 from mesh.controller.queue import Refused
 from mesh.core.ids import canonical_spec
+from mesh.kube.port import Kube, KubeFailed
 from mesh.wire.resources import OWNER
 
 log = logging.getLogger(__name__)

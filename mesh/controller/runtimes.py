@@ -15,15 +15,6 @@ from datetime import datetime
 from typing import Any
 
 from mesh.controller.config import Config
-from mesh.controller.kinds import (
-    AUTOSCALER,
-    BUDGET,
-    CLUSTER_SERVING_RUNTIME,
-    CONFIG_MAP,
-    DEPLOYMENT,
-    SERVING_RUNTIME,
-)
-from mesh.controller.kube.port import Kube
 from mesh.controller.names import CONTROLLER, RUNTIME_LABEL, workload_name
 from mesh.controller.pods import Installation
 from mesh.controller.runtime_status import (
@@ -38,6 +29,15 @@ from mesh.controller.runtime_status import (
 from mesh.controller.scaling import Level, ScalingState, Usage, due_s, step
 from mesh.controller.validation import runtime_problems
 from mesh.controller.workloads import Owner, Runtime, scaling_of, workloads
+from mesh.kube.kinds import (
+    AUTOSCALER,
+    BUDGET,
+    CLUSTER_SERVING_RUNTIME,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    SERVING_RUNTIME,
+)
+from mesh.kube.port import Kube
 from mesh.wire.documents import InvalidManifest
 from mesh.wire.runtime_manifest import parse_runtime
 

@@ -11,15 +11,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mesh.controller.config import Configuration
-from mesh.controller.kinds import (
-    CLUSTER_SERVING_RUNTIME,
-    CONFIG_MAP,
-    DEPLOYMENT,
-    PREDICTOR,
-    SERVING_RUNTIME,
-)
-from mesh.controller.kube.port import Gone, Json, Kube, KubeFailed
-from mesh.controller.kube.reflector import Reflector
 from mesh.controller.management import PREDICTOR as PREDICTORS
 from mesh.controller.management import RUNTIME as RUNTIMES
 from mesh.controller.management import Connected, Mesh, Unfit
@@ -28,6 +19,15 @@ from mesh.controller.pods import Installation
 from mesh.controller.predictors import Predictors
 from mesh.controller.queue import Refused, WorkQueue
 from mesh.controller.runtimes import Runtimes, runtime_of
+from mesh.kube.kinds import (
+    CLUSTER_SERVING_RUNTIME,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    PREDICTOR,
+    SERVING_RUNTIME,
+)
+from mesh.kube.port import Gone, Json, Kube, KubeFailed
+from mesh.kube.reflector import Reflector
 from mesh.ops.clock import Clock
 from mesh.ops.tasks import first_of
 

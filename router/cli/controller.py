@@ -77,9 +77,9 @@ def controller_command(**told: Any) -> None:
 async def _run(told: dict[str, Any]) -> None:
     # The packages of Kubernetes are wanted here alone.
     from mesh.controller.controller import Settings, controller
-    from mesh.controller.kube.client import NoCluster
     from mesh.controller.leader import LostLead
     from mesh.controller.pods import Installation
+    from mesh.kube.client import NoCluster
 
     configure_logs(told)
     settings = Settings(

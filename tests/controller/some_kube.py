@@ -4,7 +4,7 @@ import copy
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from mesh.controller.kube.port import FIELD_MANAGER, Kind, KubeEvent, Listing
+from mesh.kube.port import FIELD_MANAGER, Kind, KubeEvent, Listing
 
 Json = dict[str, Any]
 
@@ -28,12 +28,12 @@ class SomeKube:
             made["status"] = before["status"]
         self.objects[key] = made
 
-    async def list(self, kind: Kind, namespace: str = "") -> Listing:
-        found = [item for (name, _), item in self.objects.items() if name == kind.kind]
+    async def list(self, kind: Kind, namespace: str = "", name: str = "") -> Listing:
+        found = [item for (its, _), item in self.objects.items() if its == kind.kind]
         return Listing(tuple(found), "1")
 
     async def watch(
-        self, kind: Kind, namespace: str = "", after: str = ""
+        self, kind: Kind, namespace: str = "", after: str = "", name: str = ""
     ) -> AsyncGenerator[KubeEvent, None]:
         events: tuple[KubeEvent, ...] = ()
         for item in events:

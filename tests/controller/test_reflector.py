@@ -3,8 +3,8 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-from mesh.controller.kinds import CONFIG_MAP
-from mesh.controller.kube.reflector import Reflector
+from mesh.kube.kinds import CONFIG_MAP
+from mesh.kube.reflector import Reflector
 from tests.support.kube_memory import MemoryKube
 
 

@@ -1,6 +1,80 @@
-"""The Secret as files. Following it was tried by hand on a real API server, and has no test yet."""
+"""The Secret as files; on a real API server, see tests/kube/test_storage_secret.py."""
 
-from mesh.storage.secret_mirror import write
+import asyncio
+import base64
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mesh.adapters.secret_mirror import SecretMirror, write
+from tests.support.kube_memory import MemoryKube
+from tests.support.world import eventually
+
+
+def secret(name: str = "storage-config", **entries: str) -> dict:
+    data = {key: base64.b64encode(text.encode()).decode() for key, text in entries.items()}
+    meta = {"name": name, "namespace": "ns"}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data}
+
+
+def held(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@asynccontextmanager
+async def mirrored(kube: MemoryKube, folder: Path):
+    mirror = SecretMirror(kube, "ns", "storage-config", folder)
+    running = asyncio.get_running_loop().create_task(mirror.run())
+    await mirror.first_sight()
+    yield
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_folder_follows_the_secret_and_no_other(tmp_path):
+    kube = MemoryKube()
+    kube.put(secret(a="1"))
+    kube.put(secret("another", x="1"))
+    async with mirrored(kube, tmp_path):
+        assert held(tmp_path) == {"a": "1"}
+        kube.put(secret(a="2", b="3"))
+        await eventually(lambda: held(tmp_path) == {"a": "2", "b": "3"})
+        kube.remove("Secret", "storage-config")
+        await eventually(lambda: held(tmp_path) == {})
+
+
+async def test_secret_that_does_not_exist_yet_is_an_empty_folder(tmp_path):
+    kube = MemoryKube()
+    (tmp_path / "left").write_text("by an earlier life")
+    async with mirrored(kube, tmp_path):
+        assert held(tmp_path) == {}
+        kube.put(secret(a="1"))
+        await eventually(lambda: held(tmp_path) == {"a": "1"})
+
+
+async def test_outage_leaves_the_last_keys_in_force(tmp_path):
+    kube = MemoryKube()
+    kube.put(secret(a="1"))
+    async with mirrored(kube, tmp_path):
+        kube.go()
+        kube.put(secret(a="2"))
+        await asyncio.sleep(0.1)
+        assert held(tmp_path) == {"a": "1"}
+        kube.come_back()
+        await eventually(lambda: held(tmp_path) == {"a": "2"})
+
+
+async def test_folder_that_cannot_be_written_is_tried_again(tmp_path):
+    kube, folder = MemoryKube(), tmp_path / "keys"
+    kube.put(secret(a="1"))
+    folder.write_text("a file is in the way")
+    mirror = SecretMirror(kube, "ns", "storage-config", folder, retry_s=0.05)
+    running = asyncio.get_running_loop().create_task(mirror.run())
+    await asyncio.sleep(0.1)
+    folder.unlink()
+    await mirror.first_sight()
+    assert held(folder) == {"a": "1"}
+    running.cancel()
+    await asyncio.wait([running])
 
 
 def test_folder_holds_the_entries_and_nothing_else(tmp_path):

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from mesh.controller.kube.port import (
+from mesh.kube.port import (
     FIELD_MANAGER,
     Gone,
     Kind,
@@ -67,17 +67,17 @@ class MemoryKube:
 
     # The port.
 
-    async def list(self, kind: Kind, namespace: str = "") -> Listing:
+    async def list(self, kind: Kind, namespace: str = "", name: str = "") -> Listing:
         self._called("list")
         found = [
             copy.deepcopy(item)
-            for (name, place, _), item in self.objects.items()
-            if name == kind.kind and namespace in ("", place)
+            for key, item in self.objects.items()
+            if _is_meant(key, kind, namespace, name)
         ]
         return Listing(tuple(found), str(self._version))
 
     async def watch(
-        self, kind: Kind, namespace: str = "", after: str = ""
+        self, kind: Kind, namespace: str = "", after: str = "", name: str = ""
     ) -> AsyncGenerator[KubeEvent, None]:
         self._called("watch")
         seen = int(after)
@@ -85,10 +85,10 @@ class MemoryKube:
             if self._log and seen < self._log[0][0] - 1:
                 raise Gone
             moved = self._moved
-            for version, (name, place, _), event in list(self._log):
+            for version, key, event in list(self._log):
                 if version > seen:
                     seen = version
-                    if name == kind.kind and namespace in ("", place):
+                    if _is_meant(key, kind, namespace, name):
                         yield copy.deepcopy(event)
             await moved.wait()
             if self.is_away:
@@ -175,6 +175,11 @@ class MemoryKube:
     def _ring(self) -> None:
         rung, self._moved = self._moved, asyncio.Event()
         rung.set()
+
+
+def _is_meant(key: Key, kind: Kind, namespace: str, name: str) -> bool:
+    its_kind, its_namespace, its_name = key
+    return its_kind == kind.kind and namespace in ("", its_namespace) and name in ("", its_name)
 
 
 def _key(obj: Json) -> Key:

@@ -10,25 +10,31 @@ import logging
 from collections.abc import Callable
 from contextlib import aclosing
 
-from mesh.controller.kube.port import Gone, Json, Kind, Kube, KubeFailed
+from mesh.kube.port import Gone, Json, Kind, Kube, KubeFailed
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 10.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 5.0
 
 # The name of an object, and the object, or None where it is gone.
 Changed = Callable[[str, Json | None], None]
 
 
 class Reflector:
-    """`objects` by name. `changed` is called, on the loop, after each change of it."""
+    """`objects` by name; with a `name`, that one alone is followed.
 
-    def __init__(self, kube: Kube, kind: Kind, namespace: str, changed: Changed) -> None:
+    `changed` is called, on the loop, after each change.
+    """
+
+    def __init__(
+        self, kube: Kube, kind: Kind, namespace: str, changed: Changed, *, name: str = ""
+    ) -> None:
         self.objects: dict[str, Json] = {}
         self.synced = asyncio.Event()
         self._kube = kube
         self._kind = kind
         self._namespace = namespace
+        self._name = name
         self._changed = changed
         self._problem = ""
 
@@ -52,7 +58,7 @@ class Reflector:
                     version = ""
 
     async def _list(self) -> str:
-        listing = await self._kube.list(self._kind, self._namespace)
+        listing = await self._kube.list(self._kind, self._namespace, self._name)
         found = {item["metadata"]["name"]: item for item in listing.items}
         for name in self.objects.keys() - found.keys():
             self._put(name, None)
@@ -65,7 +71,7 @@ class Reflector:
 
     async def _watch(self, version: str) -> str:
         """Until it ends; where to go on."""
-        watching = self._kube.watch(self._kind, self._namespace, version)
+        watching = self._kube.watch(self._kind, self._namespace, version, self._name)
         async with aclosing(watching) as events:
             async for event in events:
                 version = _version(event.object)

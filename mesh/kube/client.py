@@ -1,6 +1,5 @@
 """The port over `kubernetes.aio`: the official client connects and signs in, objects stay JSON."""
 
-import asyncio
 import contextlib
 import json
 import secrets
@@ -12,8 +11,8 @@ from typing import Any
 
 import aiohttp
 
-from mesh.controller.kinds import EVENT, KINDS
-from mesh.controller.kube.port import (
+from mesh.kube.kinds import EVENT, KINDS
+from mesh.kube.port import (
     FIELD_MANAGER,
     Gone,
     Json,
@@ -29,7 +28,7 @@ JSON = "application/json"
 PAGE = 500
 CALL_S = 30.0
 # The API server ends a watch after that; one that went silent is not trusted for longer.
-WATCH_S = 290
+WATCH_S = 240
 SLACK_S = 15
 EVENTS_KEPT = 1_000
 MAX_MESSAGE = 1_024
@@ -79,9 +78,9 @@ class KubeClient:
         self._called = called
         self._events: OrderedDict[tuple[str, ...], tuple[str, int]] = OrderedDict()
 
-    async def list(self, kind: Kind, namespace: str = "") -> Listing:
+    async def list(self, kind: Kind, namespace: str = "", name: str = "") -> Listing:
         items: list[Json] = []
-        page: dict[str, str] = {"limit": str(PAGE)}
+        page: dict[str, str] = {"limit": str(PAGE), **_only(name)}
         while True:
             answer = await self._call("GET", _path(kind, namespace), page)
             # Items of a list lack what every object has.
@@ -93,9 +92,10 @@ class KubeClient:
             page["continue"] = more
 
     async def watch(
-        self, kind: Kind, namespace: str = "", after: str = ""
+        self, kind: Kind, namespace: str = "", after: str = "", name: str = ""
     ) -> AsyncGenerator[KubeEvent, None]:
         query = {
+            **_only(name),
             "watch": "1",
             "resourceVersion": after,
             "allowWatchBookmarks": "true",
@@ -222,6 +222,11 @@ class KubeClient:
         return response
 
 
+def _only(name: str) -> Query:
+    """RBAC for one named object admits a list and a watch of that name alone."""
+    return {"fieldSelector": f"metadata.name={name}"} if name else {}
+
+
 def _path(kind: Kind, namespace: str, name: str = "") -> str:
     root = "/api" if "/" not in kind.api_version else "/apis"
     place = f"/namespaces/{namespace}" if kind.namespaced and namespace else ""
@@ -259,7 +264,7 @@ def _failures() -> Any:
     """What can go wrong on the way, as KubeFailed without a status."""
     try:
         yield
-    except (aiohttp.ClientError, TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+    except (aiohttp.ClientError, OSError, EOFError, ValueError) as error:
         raise KubeFailed(0, str(error) or type(error).__name__) from error
 
 

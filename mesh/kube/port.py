@@ -1,4 +1,4 @@
-"""What the controller needs of the API of Kubernetes, over plain JSON objects."""
+"""What we need of the API of Kubernetes, over plain JSON objects."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -46,15 +46,15 @@ class KubeEvent:
 
 
 class Kube(Protocol):
-    """Objects of a cluster. Writes are server-side applies that take fields over by force.
+    """Objects of a cluster; with a `name`, that one alone.
 
-    Every call may raise KubeFailed.
+    Writes are server-side applies that take fields over by force. Every call may raise KubeFailed.
     """
 
-    async def list(self, kind: Kind, namespace: str = "") -> Listing: ...
+    async def list(self, kind: Kind, namespace: str = "", name: str = "") -> Listing: ...
 
     def watch(
-        self, kind: Kind, namespace: str = "", after: str = ""
+        self, kind: Kind, namespace: str = "", after: str = "", name: str = ""
     ) -> AsyncGenerator[KubeEvent, None]:
         """Changes after a resource version; raises Gone."""
         ...

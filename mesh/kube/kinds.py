@@ -1,6 +1,6 @@
-"""The kinds of objects that the controller follows, makes or reads."""
+"""The kinds of objects that are followed, made or read."""
 
-from mesh.controller.kube.port import Kind
+from mesh.kube.port import Kind
 from mesh.wire.manifests import API_VERSION
 
 PREDICTOR = Kind(API_VERSION, "Predictor", "predictors", namespaced=True)

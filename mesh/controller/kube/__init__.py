@@ -1,1 +1,0 @@
-"""The API of Kubernetes: the only part of the controller that speaks to it."""

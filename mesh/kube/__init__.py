@@ -1,0 +1,1 @@
+"""The API of Kubernetes: whoever speaks to it does so by these."""
