@@ -88,7 +88,8 @@ class Copy:
     """One model on this node: `address` is where it answers, `pins` how many wait for it.
 
     `uses` counts the requests that it ever had; `times` how many milliseconds its calls took.
-    `last_use_s`: when the model was used elsewhere, in monotonic seconds.
+    `last_use_s`: when the model was used elsewhere, in monotonic seconds. One that is handed over,
+    in place of a copy on a node that leaves, evicts only what was used long before that.
 
     `progress` is the runtime's last word about the load that is under way, if there was one.
     `calls` and `gate`, None without a limit, are how requests go to it.
@@ -101,6 +102,7 @@ class Copy:
     drain_limit_s: float
     protected: frozenset[ModelId] = frozenset()
     last_use_s: float = math.inf
+    is_handed_over: bool = False
     entry: Entry | None = None
     in_flight: int = 0
     pins: int = 0

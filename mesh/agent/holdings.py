@@ -100,7 +100,16 @@ class Holdings:
         limit_s = self._identity.drain_limit_s
         unused_s = self._clock.wall_s() - used_s if used_s else 0.0
         last_use_s = self._clock.monotonic_s() - unused_s
-        copy = Copy(record, self, self._runtime.address, purpose, limit_s, protected, last_use_s)
+        copy = Copy(
+            record,
+            self,
+            self._runtime.address,
+            purpose,
+            limit_s,
+            protected,
+            last_use_s,
+            is_handed_over=used_s > 0,
+        )
         self._copies[model] = copy
         self._publish(copy)
 
@@ -111,8 +120,8 @@ class Holdings:
 
     def want(self, copy: Copy) -> None:
         """A request waits for this copy, which may evict others from now on."""
-        if not copy.purpose.may_evict:
-            copy.purpose = Purpose.USE
+        if copy.is_handed_over or not copy.purpose.may_evict:
+            copy.purpose, copy.is_handed_over = Purpose.USE, False
             self.room.changed()
 
     async def close(self) -> None:

@@ -6,17 +6,21 @@ in that order.
 """
 
 import itertools
+import math
 from collections.abc import Callable
 
 from mesh.agent.calls import UNTOLD, Calls
 from mesh.agent.copy import Copy, NotWanted, Purpose
 from mesh.agent.signals import Signals
-from mesh.core.cache import Cache, Entry, Evict, Full, Granted, TooLarge
+from mesh.core.cache import Cache, Entry, Evict, Fresher, Full, Granted, TooLarge
 from mesh.core.errors import ModelLoadFailed, Unavailable
 from mesh.core.ids import ModelId
 from mesh.runtime.port import Runtime, RuntimeInfo
 
 DEFAULT_SIZE_BYTES = 1_000_000
+# Of two that were used within so long of each other, neither makes room for the other because a
+# node leaves.
+IN_USE_S = 60.0
 # Who goes first.
 PURPOSES = (Purpose.USE, Purpose.TARGET, Purpose.EXTRA, Purpose.FILL, Purpose.AGAIN)
 RANK = {purpose: rank for rank, purpose in enumerate(PURPOSES)}
@@ -103,6 +107,7 @@ class Room:
                 now=self._clock(),
                 may_evict=copy.purpose.may_evict,
                 protected=copy.protected | self.kept,
+                used_s=copy.last_use_s - IN_USE_S if copy.is_handed_over else math.inf,
             )
             match answer:
                 case Granted(entry=entry):
@@ -112,6 +117,8 @@ class Room:
                         self._evict(victim)
                 case TooLarge(reason=reason):
                     raise ModelLoadFailed(reason, model=copy.id, size_bytes=size_bytes)
+                case Fresher(reason=reason):
+                    raise NotWanted(reason)
                 case Full(reason=reason):
                     self._turn_away(copy, reason)
                     return None

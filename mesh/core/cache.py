@@ -8,6 +8,7 @@ is granted. A model may turn out larger than was asked for: `resize` records tha
 names what must leave to make up for it.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -54,7 +55,14 @@ class TooLarge:
     reason: str
 
 
-Admission = Granted | Evict | Full | TooLarge
+@dataclass(frozen=True, slots=True)
+class Fresher:
+    """No room for a model that was not used lately: the others are in better use."""
+
+    reason: str
+
+
+Admission = Granted | Evict | Full | TooLarge | Fresher
 
 
 @dataclass(slots=True)
@@ -95,8 +103,12 @@ class Cache:
         now: float,
         may_evict: bool = True,
         protected: frozenset[ModelId] = frozenset(),
+        used_s: float = math.inf,
     ) -> Admission:
-        """Room for a model that has none yet. Those in `protected` are not evicted for it."""
+        """Room for a model that has none yet, last used at `used_s`.
+
+        Those in `protected` are not evicted for it, nor those that were used after it.
+        """
         if size_bytes > self.capacity_bytes:
             reason = f"{size_bytes} bytes are more than the {self.capacity_bytes} of this node"
             return TooLarge(reason)
@@ -105,7 +117,7 @@ class Cache:
             return Granted(self._add(model, size_bytes, now))
         if not may_evict:
             return Full(f"{missing} bytes short")
-        return self._make_room(size_bytes, missing, protected)
+        return self._make_room(size_bytes, missing, protected, used_s)
 
     def excess(self, keep: ModelId) -> tuple[ModelId, ...]:
         """What must leave because `keep` grew past the room that there was; may not suffice."""
@@ -137,11 +149,13 @@ class Cache:
         self._used_bytes += size_bytes
         return entry
 
-    def _make_room(self, size_bytes: int, missing: int, protected: frozenset[ModelId]) -> Admission:
+    def _make_room(
+        self, size_bytes: int, missing: int, protected: frozenset[ModelId], used_s: float
+    ) -> Admission:
         coming = self._leaving_bytes()
         if coming >= missing:
             return Full("room is being made")
-        victims, found = self._victims(missing - coming, protected)
+        victims, found = self._victims(missing - coming, protected, used_s)
         if coming + found >= missing:
             return Evict(victims)
         bound = sum(
@@ -154,19 +168,21 @@ class Cache:
                 f"{size_bytes} bytes do not fit beside the model that is serving ({bound} bytes)"
             )
             return TooLarge(reason)
+        if used_s < math.inf:
+            return Fresher("all that could leave was used later")
         return Full("requests wait for everything that could leave")
 
     def _leaving_bytes(self) -> int:
         return sum(entry.size_bytes for entry in self._entries.values() if entry.is_leaving)
 
     def _victims(
-        self, missing: int, protected: frozenset[ModelId]
+        self, missing: int, protected: frozenset[ModelId], used_s: float = math.inf
     ) -> tuple[tuple[ModelId, ...], int]:
         """The least recently used that together make up for `missing` bytes, and what they hold."""
         victims: list[ModelId] = []
         found = 0
         for entry in sorted(self._entries.values(), key=lambda entry: entry.used_s):
-            if found >= missing:
+            if found >= missing or entry.used_s > used_s:
                 break
             if entry.pins or entry.is_leaving or entry.model in protected:
                 continue

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mesh.core.cache import Cache, Evict, Full, Granted, TooLarge
+from mesh.core.cache import Cache, Evict, Fresher, Full, Granted, TooLarge
 from mesh.core.ids import ModelId
 
 A, B, C, D = (ModelId(name) for name in "abcd")
@@ -52,6 +52,15 @@ def test_room_names_the_least_recently_used_as_victims():
     cache = cache_of(a=40, b=30, c=30)
     entry_of(cache, A).used_s = 9.0
     assert cache.ask(D, 50, now=10.0) == Evict((B, C))
+
+
+def test_room_for_what_was_used_before_the_others_is_not_made():
+    cache = cache_of(a=40, b=30, c=30)  # used at 0, 1 and 2
+    assert cache.ask(D, 40, now=9.0, used_s=0.5) == Evict((A,))
+    assert cache.ask(D, 50, now=9.0, used_s=0.5) == Fresher("all that could leave was used later")
+    assert cache.ask(D, 50, now=9.0, used_s=1.0) == Evict((A, B))
+    cache.leave(A)
+    assert cache.ask(D, 40, now=9.0, used_s=0.5) == Full("room is being made")
 
 
 def test_room_that_is_one_byte_short_is_not_granted():

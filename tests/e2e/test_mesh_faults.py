@@ -15,7 +15,7 @@ MB = 1_000_000
 # A client's own keepalive, and that of the nodes, notice a peer that does not answer.
 KEEPALIVE_S = 5.0
 CUT_S = 5.0
-LOAD_S = 0.6
+LOAD_S = 1.0
 
 
 async def test_killed_node_costs_what_was_in_flight_on_it(make_mesh: MakeMesh, is_long: bool):

@@ -1,15 +1,15 @@
 """Several nodes over one memory store, in virtual time: one decision, routes to others' copies."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 import pytest
 
 from mesh.agent.copy import Purpose
 from mesh.core.errors import ModelLoadFailed
-from mesh.core.ids import NodeId, PredictorName
+from mesh.core.ids import ModelId, NodeId, PredictorName
 from mesh.core.records import CopyState, NodeState
 from mesh.core.transition import Applied
 from mesh.registry.memory import MemoryRegistry
@@ -206,6 +206,62 @@ async def test_a_node_that_leaves_hands_its_used_models_over_first():
         await until(lambda: holder.node.routes["p"][0].hop)
 
 
+async def test_what_is_handed_over_waits_for_the_room_of_a_node_that_comes_just_now():
+    async with mesh(2, capacity_bytes=2 * MB) as m:
+        for name in ("a", "b", "c"):
+            await use(m, name)
+        leaving, full = sorted(m.nodes, key=lambda node: len(node.runtime.loaded))
+        (model,) = leaving.runtime.loaded
+        async with asyncio.TaskGroup() as group:
+            group.create_task(leaving.node.leave(60))
+            await asyncio.sleep(1)
+            fake = FakeRuntime(capacity_bytes=2 * MB)
+            newcomer = engine(fake, registry=m.registry, node_id="n3", network=m.network)
+            await group.create_task(in_time(newcomer, lambda: model in fake.loaded))
+        assert len(full.runtime.loaded) == 2
+        assert len(full.runtime.loads) == 2
+
+
+async def test_what_is_handed_over_evicts_only_what_was_used_long_before():
+    async with mesh(2, capacity_bytes=MB) as m:
+        older = await use(m, "older")
+        await asyncio.sleep(100)
+        newer = await use(m, "newer")
+        (leaving,) = [node for node in m.nodes if older in node.runtime.loaded]
+        (staying,) = [node for node in m.nodes if newer in node.runtime.loaded]
+        await leaving.node.leave(60)
+        assert staying.runtime.loaded.keys() == {newer}
+    async with mesh(2, capacity_bytes=MB) as m:
+        older = await use(m, "older")
+        await asyncio.sleep(100)
+        newer = await use(m, "newer")
+        (leaving,) = [node for node in m.nodes if newer in node.runtime.loaded]
+        (staying,) = [node for node in m.nodes if older in node.runtime.loaded]
+        await leaving.node.leave(60)
+        assert staying.runtime.loaded.keys() == {newer}
+
+
+async def test_model_that_is_loaded_while_its_node_leaves_is_handed_over_too():
+    async with mesh(1) as m:
+        (leaving,) = m.nodes
+        await use(m, "a")
+        leaving.runtime.gates["late"] = asyncio.Event()
+        late = await leaving.apply("late", "late")
+        request = leaving.begin("late")
+        fake = FakeRuntime(gates={"a": asyncio.Event()})
+        async with (
+            engine(fake, registry=m.registry, node_id="n2", network=m.network),
+            asyncio.TaskGroup() as group,
+        ):
+            await until(lambda: NodeId("n2") in leaving.node.view.nodes)
+            group.create_task(leaving.node.leave(60))
+            await until(lambda: fake.loads)
+            leaving.runtime.gates["late"].set()
+            (await request).leave()
+            fake.gates["a"].set()
+            await until(lambda: late in fake.loaded)
+
+
 async def test_a_frozen_node_answers_nothing_until_it_has_caught_up():
     async with mesh(2) as m:
         await m[0].apply("p", "a")
@@ -239,6 +295,22 @@ async def test_min_copies_are_loaded_and_not_evicted():
             copy.leave()
             await asyncio.sleep(1.1)
         assert sum("kept" in name for name in held(m)) == 2
+
+
+async def use(m: Mesh, name: str) -> ModelId:
+    """A model, whose path is its name, that is Loaded on a node and was used just now."""
+    model = await m[0].apply(name, name)
+    await until(lambda: all(name in node.node.routes for node in m.nodes))
+    (holder,) = [node for node in m.nodes if model in node.runtime.loaded]
+    await holder.ask(name)
+    return model
+
+
+async def in_time(
+    newcomer: AbstractAsyncContextManager[Engine], condition: Callable[[], bool]
+) -> None:
+    async with newcomer:
+        await until(condition)
 
 
 def held(m: Mesh) -> list[str]:

@@ -362,3 +362,21 @@ async def test_runtime_that_goes_while_a_load_waits_is_waited_for():
     await host.ready()
     await settle()
     assert host.given == ["first", "second"]
+
+
+async def test_what_is_handed_over_takes_room_only_from_what_was_used_long_before():
+    host = await ready_host(capacity_bytes=2 * MB)
+    old = await loaded(host, "old")
+    await asyncio.sleep(100)
+    await loaded(host, "new")
+    late, early = loop_time_s() - 30, loop_time_s() - 50
+    host.ask("early", Purpose.EXTRA, last_use_s=early, is_handed_over=True)
+    await settle()
+    assert host.outcomes == {"early": "not wanted"}
+    fresh = host.ask("late", Purpose.EXTRA, last_use_s=late, is_handed_over=True)
+    await settle()
+    assert host.evicted == [old.id]
+    host.room.cache.drop(old.id)
+    host.room.changed()
+    await settle()
+    assert fresh.entry is not None
