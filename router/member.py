@@ -16,6 +16,7 @@ from mesh.ops.logs import bound
 from mesh.ops.settings import InvalidSettings
 from mesh.peers.tls import UnusableTls
 from mesh.runtime.client import GrpcRuntime
+from mesh.runtime.liveness import SILENCE_S
 from mesh.runtime.none import NoRuntime
 from mesh.runtime.port import Runtime
 from mesh.wire.runtime_manifest import ServingRuntimeManifest
@@ -29,11 +30,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RuntimeBeside:
-    """`adapter` serves the model runtime SPI, `data` inference; both are gRPC targets."""
+    """`adapter` serves the model runtime SPI, `data` inference; both are gRPC targets.
+
+    `silence_s`: after so long without an answer it counts as lost.
+    """
 
     manifest: ServingRuntimeManifest
     adapter: str
     data: str
+    silence_s: float = SILENCE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ async def joined(settings: MemberSettings) -> AsyncIterator[RunningNode]:
     )
     runtime: Runtime = NoRuntime()
     if beside is not None:
-        runtime = GrpcRuntime(beside.adapter, beside.data, identity.id)
+        runtime = GrpcRuntime(beside.adapter, beside.data, identity.id, silence_s=beside.silence_s)
     async with AsyncExitStack() as stack:
         try:
             if settings.doors.tls is not None:

@@ -26,6 +26,7 @@ from mesh.ops.logs import bound
 from mesh.registry.journal import FileJournal
 from mesh.registry.memory import MemoryRegistry
 from mesh.runtime.client import GrpcRuntime
+from mesh.runtime.liveness import SILENCE_S
 from mesh.wire import records
 from mesh.wire.documents import InvalidManifest
 from mesh.wire.manifests import parse_predictor
@@ -47,7 +48,8 @@ class ServeSettings:
     """What `serve` is told.
 
     `state`: the folder that survives a restart; `runtime_bin`: where the runtime's programs are;
-    `storage_config`: a folder with a JSON file a key; `predictors`: created at start if missing.
+    `storage_config`: a folder with a JSON file a key; `predictors`: created at start if missing;
+    `silence_s`: after so long without an answer the runtime counts as lost.
     """
 
     runtime: ServingRuntimeManifest
@@ -56,6 +58,7 @@ class ServeSettings:
     state: Path
     doors: Doors
     predictors: Sequence[object] = ()
+    silence_s: float = SILENCE_S
 
 
 async def serve(settings: ServeSettings, on_start: Callable[[RunningNode], None]) -> None:
@@ -126,7 +129,9 @@ async def _node(
     journal = FileJournal(settings.state / "store", KEPT)
     registry = MemoryRegistry(initial=journal.load(), journal=journal)
     identity = Identity(NodeId(f"node-{secrets.token_hex(4)}"), settings.runtime.to_spec())
-    runtime = GrpcRuntime(f"unix:{adapter}", data_address, identity.id)
+    runtime = GrpcRuntime(
+        f"unix:{adapter}", data_address, identity.id, silence_s=settings.silence_s
+    )
     try:
         with bound(node=identity.id):
             async with running_node(identity, registry, runtime, settings.doors) as running:

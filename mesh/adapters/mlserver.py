@@ -39,10 +39,14 @@ CHANNEL_OPTIONS = (
     ("grpc.client_idle_timeout_ms", 2**31 - 1),
 )
 READY_TIMEOUT_S = 1.0
+# For what needs no more than a look; a server that is busy with a load answers late.
+LOOK_TIMEOUT_S = 30.0
 # How long an abandoned load may go on before the server is told to drop it.
 SETTLE_S = 30.0
 GONE_S = 5.0
 GONE_POLL_S = 0.05
+# Gone, or as good as gone.
+AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 # What the index calls a model of which the server knows the folder alone.
 NOT_HELD = frozenset({"UNAVAILABLE", "State.UNAVAILABLE"})
 
@@ -96,16 +100,20 @@ class MLServer:
 
     async def has(self, model: ModelId) -> bool:
         try:
-            answer = await self._inference.ModelReady(kfs.ModelReadyRequest(name=model))
+            answer = await self._inference.ModelReady(
+                kfs.ModelReadyRequest(name=model), timeout=LOOK_TIMEOUT_S
+            )
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            if error.code() in AWAY:
                 raise ServerGone(NAME) from error
             return False  # of a model that it does not know MLServer says UNKNOWN
         return bool(answer.ready)
 
     async def index(self) -> frozenset[ModelId]:
         try:
-            answer = await self._repository.RepositoryIndex(pb.RepositoryIndexRequest())
+            answer = await self._repository.RepositoryIndex(
+                pb.RepositoryIndexRequest(), timeout=LOOK_TIMEOUT_S
+            )
         except grpc.aio.AioRpcError as error:
             raise ServerGone(NAME) from error
         return frozenset(ModelId(m.name) for m in answer.models if m.state not in NOT_HELD)
@@ -148,9 +156,9 @@ class MLServer:
         """What MLServer says against it, empty if nothing."""
         try:
             request = pb.RepositoryModelUnloadRequest(model_name=model)
-            await self._repository.RepositoryModelUnload(request)
+            await self._repository.RepositoryModelUnload(request, timeout=LOOK_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            if error.code() in AWAY:
                 raise ServerGone(NAME) from error
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 return error.details() or error.code().name

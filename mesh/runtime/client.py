@@ -1,6 +1,7 @@
 """The runtime port over gRPC: SPI calls on one channel, life on both it and the data channel."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from mesh.core.errors import ModelLoadFailed, Unavailable
 from mesh.core.ids import ModelId, NodeId, StorageKey
 from mesh.core.records import BackingModel
 from mesh.ops.tasks import Tasks
+from mesh.runtime.liveness import SILENCE_S, Liveness, Silence
 from mesh.runtime.port import KeyChanged, LoadedModel, Progress, RuntimeEvent, RuntimeInfo
 from mesh.wire.model_key import encode_model_key
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
@@ -19,6 +21,8 @@ from mesh.wire.pb import model_runtime_pb2 as spi
 from mesh.wire.pb import model_runtime_pb2_grpc as spi_grpc
 from mesh.wire.pb import wml_adapter_pb2 as adapter
 from mesh.wire.pb import wml_adapter_pb2_grpc as adapter_grpc
+
+log = logging.getLogger(__name__)
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -42,15 +46,21 @@ class GrpcRuntime:
     """`spi_target` serves mmesh.ModelRuntime, `data_target` inference; both are gRPC targets.
 
     `node` tells an adapter of ours which life of the node asks: it keeps what it loaded for it.
+    `silence_s`: after so long without an answer a runtime counts as lost; see `Liveness`.
     """
 
-    def __init__(self, spi_target: str, data_target: str, node: NodeId) -> None:
+    def __init__(
+        self, spi_target: str, data_target: str, node: NodeId, *, silence_s: float = SILENCE_S
+    ) -> None:
         self._spi_channel = grpc.aio.insecure_channel(spi_target, options=CHANNEL_OPTIONS)
         self._data_channel = grpc.aio.insecure_channel(data_target, options=CHANNEL_OPTIONS)
         self._spi: Any = spi_grpc.ModelRuntimeStub(self._spi_channel)
         self._events: Any = adapter_grpc.AdapterEventsStub(self._spi_channel)
         self._server: Any = kfs_grpc.GRPCInferenceServiceStub(self._data_channel)
         self._node = node
+        self._liveness = Liveness(self._ask_server, silence_s)
+        # What a runtime holds that was silent is given up here, so it is to begin anew as well.
+        self._silences = 0
         self._keeps_models = False
         self._is_server_lost = False
         self._address = data_target
@@ -61,7 +71,8 @@ class GrpcRuntime:
 
     async def status(self) -> RuntimeInfo | None:
         request = spi.RuntimeStatusRequest()
-        metadata = (("wml-node", self._node),)
+        life = f"{self._node}/{self._silences}" if self._silences else self._node
+        metadata = (("wml-node", life),)
         call = self._spi.runtimeStatus(request, timeout=CALL_TIMEOUT_S, metadata=metadata)
         try:
             answer = await call
@@ -93,7 +104,8 @@ class GrpcRuntime:
             modelKey=encode_model_key(source),
         )
         try:
-            answer = await self._spi.loadModel(request, timeout=timeout_s)
+            with self._liveness.loading():
+                answer = await self._spi.loadModel(request, timeout=timeout_s)
             size_bytes = answer.sizeInBytes or await self._size_bytes(model.id)
         except grpc.aio.AioRpcError as error:
             raise _load_error(error, model.id, timeout_s) from error
@@ -137,6 +149,7 @@ class GrpcRuntime:
         tasks = Tasks()
         tasks.spawn(self._until_lost(self._data_channel, events), "data-channel")
         tasks.spawn(self._adapter_events(events), "adapter-events")
+        tasks.spawn(self._until_silent(events), "liveness")
         try:
             while (event := await events.get()) is not None:
                 yield event
@@ -150,6 +163,21 @@ class GrpcRuntime:
     async def close(self) -> None:
         await self._spi_channel.close(None)
         await self._data_channel.close(None)
+
+    async def _until_silent(self, events: asyncio.Queue[RuntimeEvent | None]) -> None:
+        await self._liveness.until_silent()
+        log.warning("the runtime does not answer", extra={"address": self._address})
+        self._is_server_lost = True
+        self._silences += 1
+        await events.put(None)
+
+    async def _ask_server(self, timeout_s: float) -> None:
+        """Whatever it answers, it answers; one that cannot be reached is noticed elsewhere."""
+        try:
+            await self._server.ServerLive(kfs.ServerLiveRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise Silence from error
 
     async def _size_bytes(self, model: ModelId) -> int:
         """0 where the runtime does not say: what was estimated stands then."""

@@ -13,6 +13,7 @@ from mesh.wire.dataplane import parse_dataplane
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.policy import parse_policy
 from router.cli.log_options import configure_logs, log_options
+from router.cli.runtime_options import silence_option
 from router.cli.serve import read_runtime, run_program
 from router.member import MemberSettings, RuntimeBeside, member
 from router.node import ANY_HOST, Doors, RunningNode
@@ -109,6 +110,7 @@ Parsed = TypeVar("Parsed")
     metavar="SECONDS",
     help="How long a node that leaves waits for its models to be loaded elsewhere.",
 )
+@silence_option
 @log_options
 def node_command(**told: Any) -> None:
     """Joins a mesh: a node that routes, and holds models where a runtime is beside it.
@@ -176,7 +178,8 @@ def _runtime(told: dict[str, Any]) -> RuntimeBeside | None:
         return None
     if file is None:
         raise StartFailed("--serving-runtime: required with --runtime")
-    return RuntimeBeside(read_runtime(file), adapter, told["data"] or adapter)
+    data = told["data"] or adapter
+    return RuntimeBeside(read_runtime(file), adapter, data, told["runtime_silence"])
 
 
 def _address(told: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.manifests import parse_predictor
 from mesh.wire.runtime_manifest import ServingRuntimeManifest, parse_runtime
 from router.cli.log_options import configure_logs, log_options
+from router.cli.runtime_options import silence_option
 from router.node import Doors, RunningNode
 from router.serve import ServeSettings, StartFailed, serve
 
@@ -75,6 +76,7 @@ def serve_options(command: Command) -> Command:
             show_default=True,
             help="Where /livez and /readyz are.",
         ),
+        silence_option,
         log_options,
     )
     for option in reversed(options):
@@ -125,6 +127,7 @@ async def _serve(
         state=told["state"],
         doors=Doors(told["listen"], told["management"], told["operations"]),
         predictors=[document for path in told["predictors"] for document in _predictors(path)],
+        silence_s=told["runtime_silence"],
     )
     await serve(settings, on_start)
 

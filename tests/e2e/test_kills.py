@@ -1,7 +1,9 @@
 """kill -9 of each part beside the node, under traffic."""
 
 import random
+import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
@@ -24,6 +26,25 @@ def test_mlserver_killed_under_traffic_comes_back_and_its_models_with_it(stand: 
     # The one that was in flight may fail, and so that clients try again.
     assert [error.code() for error in traffic.errors] in ([], [grpc.StatusCode.UNAVAILABLE])
     assert {value for _, value in traffic.answers} == {8}
+
+
+def test_mlserver_that_hangs_is_noticed_and_used_again_when_it_answers(make_stand, mnist):
+    stand = make_stand(options=("--runtime-silence", "2"))
+    stand.put(PATH, mnist)
+    stand.apply("p", PATH)
+    model, _ = stand.infer("p")
+    stand.signal("mlserver", signal.SIGSTOP)
+    try:
+        stand.until(lambda: "runtime lost" in stand.log(), "the silence is noticed")
+        assert not stand.is_ready()
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(stand.infer, "p")
+            stand.signal("mlserver", signal.SIGCONT)
+            assert waiting.result() == (model, 8)
+    finally:
+        stand.signal("mlserver", signal.SIGCONT)
+    stand.until(stand.is_ready, "the node is ready")
+    assert stand.held() == {model}
 
 
 def test_adapter_killed_under_traffic_is_missed_by_no_loaded_model(stand: Stand):

@@ -24,6 +24,7 @@ METHODS: dict[str, tuple[str, Any]] = {
     "unloadModel": ("mmesh.ModelRuntime", spi.UnloadModelRequest),
     "predictModelSize": ("mmesh.ModelRuntime", spi.PredictModelSizeRequest),
     "modelSize": ("mmesh.ModelRuntime", spi.ModelSizeRequest),
+    "ServerLive": ("inference.GRPCInferenceService", kfs.ServerLiveRequest),
     "ModelReady": ("inference.GRPCInferenceService", kfs.ModelReadyRequest),
 }
 WATCH = events_pb.DESCRIPTOR.services_by_name["AdapterEvents"].full_name

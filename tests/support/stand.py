@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -66,13 +68,25 @@ class Stand:
 
     def kill(self, program: str) -> None:
         """kill -9 of one of its processes: `mlserver` or `adapter`."""
+        self.signal(program, signal.SIGKILL)
+
+    def signal(self, program: str, number: signal.Signals) -> None:
         assert self.process is not None
         words = {"mlserver": "/mlserver start", "adapter": "router adapter"}[program]
         children = psutil.Process(self.process.pid).children(recursive=True)
         victims = [child for child in children if words in " ".join(child.cmdline())]
         assert victims, [child.cmdline() for child in children]
         for victim in victims:
-            victim.kill()
+            victim.send_signal(number)
+
+    def is_ready(self) -> bool:
+        """What /readyz says."""
+        try:
+            url = f"http://127.0.0.1:{self.operations_port}/readyz"
+            with urllib.request.urlopen(url, timeout=5):
+                return True
+        except urllib.error.HTTPError:
+            return False
 
     def log(self, program: str = "") -> str:
         path = (
@@ -213,9 +227,17 @@ def free_ports(count: int) -> list[int]:
 
 @contextmanager
 def standing(
-    folder: Path, s3: S3Server, *, room_bytes: int | None = None, **adapter_env: str
+    folder: Path,
+    s3: S3Server,
+    *,
+    room_bytes: int | None = None,
+    options: Sequence[str] = (),
+    **adapter_env: str,
 ) -> Iterator[Stand]:
-    """A running stand; `room_bytes` is the memory that its runtime has for models."""
+    """A running stand; `room_bytes` is the memory that its runtime has for models.
+
+    `options` are further ones of `serve`.
+    """
     bucket = s3.bucket()
     port, management_port, operations_port = free_ports(3)
     with s3.proxy() as proxy:
@@ -228,6 +250,7 @@ def standing(
             *("--listen", f"127.0.0.1:{port}"),
             *("--management", f"127.0.0.1:{management_port}"),
             *("--operations", f"127.0.0.1:{operations_port}"),
+            *options,
         )
         stand = Stand(folder, bucket, s3, proxy, port, management_port, operations_port, arguments)
         stand.start()

@@ -27,8 +27,11 @@ Code = grpc.StatusCode
 
 
 @asynccontextmanager
-async def client(server: RuntimeServer, data: str | None = None) -> AsyncIterator[GrpcRuntime]:
-    runtime = GrpcRuntime(server.target, data or server.target, NodeId("n1"))
+async def client(
+    server: RuntimeServer, data: str | None = None, silence_s: float = 30.0
+) -> AsyncIterator[GrpcRuntime]:
+    target = data or server.target
+    runtime = GrpcRuntime(server.target, target, NodeId("n1"), silence_s=silence_s)
     try:
         yield runtime
     finally:
@@ -206,6 +209,32 @@ async def test_events_end_with_the_data_channel():
         client(server, data.target) as runtime,
     ):
         await ended_by(data, runtime)
+
+
+async def test_events_end_with_a_server_that_hangs_and_the_next_life_is_another():
+    async with (
+        runtime_server(runtimeStatus=READY) as server,
+        runtime_server(ServerLive=60.0) as data,
+        client(server, data.target, silence_s=0.2) as runtime,
+    ):
+        await runtime.status()
+        assert [event async for event in runtime.events()] == []
+        assert not runtime.is_serving()
+        await runtime.status()
+        assert server.metadata["wml-node"] == "n1/1"
+
+
+@pytest.mark.parametrize("answers", [{}, {"ServerLive": Code.INTERNAL}])
+async def test_server_that_answers_whatever_it_is_does_not_hang(answers):
+    async with (
+        runtime_server(runtimeStatus=READY) as server,
+        runtime_server(**answers) as data,
+        client(server, data.target, silence_s=0.2) as runtime,
+    ):
+        await runtime.status()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await anext(runtime.events())
 
 
 async def test_events_of_a_foreign_runtime_end_with_its_channel():
