@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,13 @@ class Stand:
             self.folder / "state/logs" / f"{program}.log" if program else self.folder / "serve.log"
         )
         return path.read_text() if path.exists() else ""
+
+    def moments(self, words: str, program: str = "") -> list[datetime]:
+        """When lines with these words were logged; where a stamp has no zone it is the local one."""
+        found = re.findall(
+            rf"^(\d{{4}}-\S+[T ][\d:.,]+\S*).*{re.escape(words)}", self.log(program), re.M
+        )
+        return [datetime.fromisoformat(stamp.replace(",", ".")).astimezone() for stamp in found]
 
     def _is_listening(self) -> bool:
         assert self.process is not None
