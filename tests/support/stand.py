@@ -96,7 +96,7 @@ class Stand:
         return path.read_text() if path.exists() else ""
 
     def moments(self, words: str, program: str = "") -> list[datetime]:
-        """When lines with these words were logged; where a stamp has no zone it is the local one."""
+        """When lines with these words were logged; stamps without a zone are local."""
         found = re.findall(
             rf"^(\d{{4}}-\S+[T ][\d:.,]+\S*).*{re.escape(words)}", self.log(program), re.M
         )
