@@ -72,6 +72,7 @@ _STORAGE_PATH = "(has(self.storage) && has(self.storage.path))"
 _URI = "has(self.storageUri)"
 _NEWER = "has(self.storage) && !has(self.storage.s3)"
 _S3_ALONE = " || ".join(f"has(self.{name})" for name in ("key", "path", "schemaPath", "parameters"))
+_KEYED = " || ".join(f"has(self.storage.{name})" for name in ("s3", "key", "parameters"))
 _TYPES = "(has(self.supportedModelTypes) && size(self.supportedModelTypes) > 0)"
 _FORMATS = "(has(self.supportedModelFormats) && size(self.supportedModelFormats) > 0)"
 
@@ -89,6 +90,11 @@ RULES: Mapping[str, list[Json]] = {
             "(has(self.storage) && has(self.storage.s3) && has(self.storage.s3.bucket))",
             _URI,
             "spec.storage.s3.bucket and spec.storageUri",
+        ),
+        _rule(
+            f"!({_URI} && self.storageUri.startsWith('file://') && has(self.storage) &&"
+            f" ({_KEYED}))",
+            "spec.storage: a file:// URI goes without s3, key, parameters",
         ),
         _rule(f"{_URI} || has(self.storage)", "spec.storage: required"),
         _rule(f"{_URI} || {_PATH} || {_STORAGE_PATH} || ({_NEWER})", "spec.path: required"),

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from mesh.core.ids import PredictorName, RuntimeName, StorageKey
 
+# In the place of a storage key, whose name it cannot be: the path is one of the runtime's machine.
+LOCAL_FILES = StorageKey("file://")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelType:

@@ -6,6 +6,7 @@ passed over, since entries of other systems have more of them.
 
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,8 +85,13 @@ class LocalAccount(_Account):
         return value
 
 
-Account = S3Account | LocalAccount
-ACCOUNTS: Mapping[str, type[Account]] = {"local": LocalAccount, "s3": S3Account}
+@dataclass(frozen=True, slots=True)
+class NoAccount:
+    """Of files that are named by their own path, for which there is no entry."""
+
+
+Account = S3Account | LocalAccount | NoAccount
+ACCOUNTS: Mapping[str, type[S3Account | LocalAccount]] = {"local": LocalAccount, "s3": S3Account}
 
 
 def read_account(fields: Mapping[str, Any]) -> tuple[Account | None, list[str]]:

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mesh.core.ids import StorageKey
-from mesh.storage.accounts import Account, read_account
+from mesh.core.spec import LOCAL_FILES
+from mesh.storage.accounts import Account, NoAccount, read_account
 from mesh.storage.port import KeyInvalid, KeyNotFound
 
 POLL_S = 0.5
@@ -42,6 +43,8 @@ class StorageKeys:
         KeyInvalid with every problem.
         """
         key = key_or_default(key, parameters)
+        if key == LOCAL_FILES:
+            return NoAccount()
         content = _content(self._folder, key)
         if content is None:
             raise KeyNotFound(key)

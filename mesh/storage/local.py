@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from mesh.core.spec import LOCAL_FILES
 from mesh.storage.accounts import LocalAccount
 from mesh.storage.names import check_path, safe_place
 from mesh.storage.port import (
@@ -37,11 +38,22 @@ READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class LocalStore:
-    """One root, resolved. Blocking; safe to use from several threads."""
+    """One root, resolved. Blocking; safe to use from several threads.
 
-    def __init__(self, key: str, root: Path, most_objects: int = MOST_OBJECTS) -> None:
+    `within` are the folders that its files must be in, if that is not the root itself.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        root: Path,
+        within: Sequence[Path] = (),
+        *,
+        most_objects: int = MOST_OBJECTS,
+    ) -> None:
         self._key = key
         self._root = root
+        self._within = within or (root,)
         self._most_objects = most_objects
 
     def listing(self, path: str) -> Listing:
@@ -129,11 +141,20 @@ class LocalStore:
             raise
 
     def _inside(self, name: str, path: Path | None = None) -> Path:
-        """Where `name` (at `path`) really is; raises UnsafeName if that is not below the root."""
-        real = Path(os.path.realpath(path or self._root / name, strict=True))
-        if not real.is_relative_to(self._root):
+        """Where `name` (at `path`) really is; raises UnsafeName if that is not where it may be.
+
+        Nothing is said of what is elsewhere, not even whether it exists.
+        """
+        place = path or self._root / name
+        if not self._may_be(place):
+            raise AccessRefused(f"file {str(place)!r} is not in LOCAL_STORAGE_ROOTS")
+        real = Path(os.path.realpath(place, strict=True))
+        if not self._may_be(real):
             raise UnsafeName(name, "it is a link that leads out of its folder")
         return real
+
+    def _may_be(self, place: Path) -> bool:
+        return any(place.is_relative_to(folder) for folder in self._within)
 
     @property
     def _where(self) -> str:
@@ -169,6 +190,14 @@ def open_local(key: str, account: LocalAccount, bucket: str, allowed: Sequence[P
     if not root.is_dir():
         raise BucketNotFound(f"folder {str(account.root)!r} does not exist (storage key {key!r})")
     return LocalStore(key, root)
+
+
+def open_files(allowed: Sequence[Path]) -> LocalStore:
+    """The files that are named by their own path, in one of the `allowed` folders."""
+    if not allowed:
+        raise AccessRefused("file:// is not allowed here, LOCAL_STORAGE_ROOTS is empty")
+    within = (*allowed, *(Path(os.path.realpath(folder)) for folder in allowed))
+    return LocalStore(LOCAL_FILES, Path("/"), within)
 
 
 def _stored(name: str, relative: str, status: os.stat_result) -> StoredObject:

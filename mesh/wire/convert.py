@@ -219,9 +219,11 @@ def _storage(model: Json, annotations: Json, where: str) -> Json:
     uri = model.get("storageUri")
     if uri is None:
         return {"storage": storage}
-    if not str(uri).startswith("s3://"):
+    if not str(uri).startswith(("s3://", "file://")):
         scheme = str(uri).partition(":")[0]
-        raise _Lost(f"{where}.storageUri: models are pulled from S3, not from {scheme}, copy them")
+        raise _Lost(
+            f"{where}.storageUri: models are pulled from S3 and file://, not from {scheme}, copy them"
+        )
     return {"storageUri": uri} | ({"storage": storage} if storage else {})
 
 

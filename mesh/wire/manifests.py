@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from mesh.core.ids import PredictorName, RuntimeName, StorageKey, canonical_spec, spec_hash
-from mesh.core.spec import ModelSource, ModelType, PredictorSpec
+from mesh.core.spec import LOCAL_FILES, ModelSource, ModelType, PredictorSpec
 from mesh.wire.documents import InvalidManifest
 from mesh.wire.problems import PLAIN_NAME, Strict, given, look_up, settled, validated
 
@@ -23,6 +23,9 @@ MAX_COPIES = 2**31 - 1
 DNS_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 DNS_NAME = re.compile(rf"{DNS_LABEL}(\.{DNS_LABEL})*")
 KEY_NAME = re.compile(r"[-._A-Za-z0-9]{1,253}")
+FILE = "file://"
+# Of either scheme; nothing in it is decoded.
+URI = re.compile(r"(s3://[^/]+/[\s\S]|file:///[^/])")
 EXCLUSIVE = (
     (("spec", "path"), ("spec", "storage", "path")),
     (("spec", "schemaPath"), ("spec", "storage", "schemaPath")),
@@ -30,6 +33,10 @@ EXCLUSIVE = (
     (("spec", "storage", "path"), ("spec", "storageUri")),
     (("spec", "storage", "s3", "bucket"), ("spec", "storageUri")),
 )
+
+
+# What says which storage key is meant, and how.
+KEYED = ("s3", "key", "parameters")
 
 
 def _not_empty(text: str) -> str:
@@ -60,10 +67,9 @@ def _parameters(parameters: dict[str, str]) -> dict[str, str]:
     return parameters
 
 
-def _s3_uri(text: str) -> str:
-    bucket, path = _bucket_and_path(text)
-    if not text.startswith("s3://") or not bucket or not path:
-        raise ValueError("must be s3://<bucket>/<path>")
+def _uri(text: str) -> str:
+    if URI.match(text) is None:
+        raise ValueError("must be s3://<bucket>/<path> or file:///<path>")
     return text
 
 
@@ -118,7 +124,7 @@ class Spec(Strict):
     path: Text | None = None
     schema_path: str | None = None
     storage: Storage | None = None
-    storage_uri: Annotated[str, AfterValidator(_s3_uri)] | None = None
+    storage_uri: Annotated[str, AfterValidator(_uri)] | None = None
     runtime: RuntimeField | None = None
     min_copies: Copies | None = None
     max_copies: Copies | None = None
@@ -179,6 +185,10 @@ def _conflicts(document: object) -> list[str]:
             problems.append(
                 "spec.storage.s3 cannot be specified with any other keys in spec.storage"
             )
+        if _is_file(look_up(document, "spec", "storageUri")) and any(
+            given(storage, other) for other in KEYED
+        ):
+            problems.append(f"spec.storage: a file:// URI goes without {', '.join(KEYED)}")
         if "persistentVolumeClaim" in storage:
             problems.append("spec.storage.PersistentVolumeClaim is not supported")
     if isinstance(look_up(document, "spec"), Mapping):
@@ -210,13 +220,16 @@ def _source(spec: Spec) -> ModelSource:
     path = spec.path or storage.path or ""
     bucket = (storage.s3 and storage.s3.bucket) or parameters.get("bucket", "")
     kind = parameters.get("type", "")
-    if spec.storage_uri is not None:
-        bucket, path = _bucket_and_path(spec.storage_uri)
-        kind = "s3"
+    key = _storage_key(storage, kind)
+    if _is_file(spec.storage_uri):
+        key, path = LOCAL_FILES, str(spec.storage_uri).removeprefix(FILE)
+    elif spec.storage_uri is not None:
+        bucket, _, path = spec.storage_uri.removeprefix("s3://").partition("/")
+        key = _storage_key(storage, "s3")
     return ModelSource(
         type=ModelType(spec.model_type.name, spec.model_type.version or ""),
         path=path,
-        storage_key=_storage_key(storage, kind),
+        storage_key=key,
         bucket=bucket,
         schema_path=spec.schema_path or storage.schema_path or "",
         parameters=parameters,
@@ -231,6 +244,5 @@ def _storage_key(storage: Storage, kind: str) -> StorageKey:
     return StorageKey(storage.key or (f"default_{kind}" if kind else "default"))
 
 
-def _bucket_and_path(uri: str) -> tuple[str, str]:
-    bucket, _, path = uri.removeprefix("s3://").partition("/")
-    return bucket, path
+def _is_file(uri: object) -> bool:
+    return isinstance(uri, str) and uri.startswith(FILE)

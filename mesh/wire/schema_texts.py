@@ -78,7 +78,8 @@ TEXTS: Mapping[str, str] = {
     "Spec.schemaPath": "A JSON object in the same bucket that describes the model's inputs and"
     " outputs; `ModelMetadata` answers from it.",
     "Spec.storage": "Where the model's files are.",
-    "Spec.storageUri": "`s3://<bucket>/<path>`, in place of bucket and path.",
+    "Spec.storageUri": "`s3://<bucket>/<path>`, in place of bucket and path; or `file:///<path>`, "
+    "in place of all of `storage`.",
     "Spec.runtime": RUNTIME,
     "Spec.minCopies": "How many copies there are at least; no effect on one machine.",
     "Spec.maxCopies": "How many copies there are at most; no effect on one machine.",

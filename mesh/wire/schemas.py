@@ -12,7 +12,15 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from mesh.wire.manifests import DNS_NAME, KEY_NAME, MAX_NAME_CHARS, PredictorManifest
+from mesh.wire.manifests import (
+    DNS_NAME,
+    FILE,
+    KEY_NAME,
+    KEYED,
+    MAX_NAME_CHARS,
+    URI,
+    PredictorManifest,
+)
 from mesh.wire.problems import PLAIN_NAME, Strict
 from mesh.wire.runtime_manifest import ServingRuntimeManifest
 from mesh.wire.schema_texts import TEXTS
@@ -57,7 +65,7 @@ LIMITS: Mapping[str, Mapping[str, Any]] = {
     },
     "Storage.persistentVolumeClaim": {"not": {}},
     "Spec.path": TEXT,
-    "Spec.storageUri": {"pattern": r"^s3://[^/]+/[\s\S]"},
+    "Spec.storageUri": {"pattern": f"^{URI.pattern}"},
     "EnvVar.name": TEXT,
     "EnvText.name": TEXT,
     "Container.name": TEXT,
@@ -102,6 +110,15 @@ RULES: Mapping[str, Mapping[str, Any]] = {
             _never(("path",), ("storageUri",)),
             _never(("storage", "path"), ("storageUri",)),
             _never(("storage", "s3", "bucket"), ("storageUri",)),
+            {
+                "not": {
+                    "allOf": [
+                        _has("storageUri"),
+                        {"properties": {"storageUri": {"pattern": f"^{FILE}"}}},
+                        {"anyOf": [_has("storage", other) for other in KEYED]},
+                    ]
+                }
+            },
         ],
     },
     "Storage": {

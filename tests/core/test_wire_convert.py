@@ -186,7 +186,8 @@ def test_inference_service_by_uri_alone_uses_the_default_key():
     [
         (
             {"sklearn": {"storageUri": "pvc://claim/path"}},
-            "spec.predictor.sklearn.storageUri: models are pulled from S3, not from pvc, copy them",
+            "spec.predictor.sklearn.storageUri: models are pulled from S3 and file://,"
+            " not from pvc, copy them",
         ),
         (
             {"containers": [{"image": "x"}]},

@@ -1,5 +1,7 @@
 """What must hold on one machine: the real MLServer, the real S3 server, the real grpcurl."""
 
+import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -137,6 +139,22 @@ def test_a_changed_storage_key_is_picked_up_and_the_load_that_waited_tried_again
     (stand.folder / "keys/late").write_text(good)
     stand.until(lambda: "storage key changed" in stand.log(), "it is noticed", deadline_s=2.0)
     stand.reaches("p", "true Loaded  UpToDate")
+
+
+def test_models_on_the_runtimes_own_disk(make_stand, mnist, tmp_path):
+    root = tmp_path / "models"
+    root.mkdir()
+    shutil.copy(mnist, root / "m.joblib")
+    stand = make_stand(LOCAL_STORAGE_ROOTS=str(root))
+    key = {"type": "local", "root": str(root)}
+    (stand.folder / "keys" / "disk").write_text(json.dumps(key))
+    sklearn = {"modelType": {"name": "sklearn"}}
+    stand.apply_spec("by-key", sklearn | {"storage": {"key": "disk", "path": "m.joblib"}})
+    stand.apply_spec("by-path", sklearn | {"storageUri": f"file://{root}/m.joblib"})
+    stand.apply_spec("outside", sklearn | {"storageUri": f"file://{mnist}"})
+    assert stand.infer("by-key")[1] == 8
+    assert stand.infer("by-path")[1] == 8
+    assert f"file '{mnist}' is not in LOCAL_STORAGE_ROOTS" in stand.refusal("outside")
 
 
 def test_predictors_survive_a_restart(stand: Stand):

@@ -73,6 +73,10 @@ S3 = {"s3": {"secretKey": "key", "bucket": "models"}}
             "Only one of spec.path and spec.storageUri can be specified",
         ),
         ({"storageUri": "https://host/b"}, "spec.storageUri"),
+        (
+            {"storageUri": "file:///a", "storage": {"key": "k"}},
+            "a file:// URI goes without s3, key, parameters",
+        ),
         ({"path": "a", "storage": {"s3": {"secretKey": ".."}}}, "spec.storage.s3.secretKey"),
         ({"path": "a", "storage": {"s3": {}}}, "spec.storage.s3.secretKey"),
         (

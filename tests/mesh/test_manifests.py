@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.core.ids import PredictorName, RuntimeName, StorageKey
-from mesh.core.spec import ModelSource, ModelType
+from mesh.core.spec import LOCAL_FILES, ModelSource, ModelType
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.manifests import parse_predictor, predictor_name
 
@@ -139,6 +139,30 @@ def test_storage_uri_gives_bucket_and_path(more, key):
     assert (source.bucket, source.path, source.storage_key) == ("models", "a/b c", key)
 
 
+def test_file_uri_gives_a_path_and_needs_no_key():
+    spec = {"modelType": {"name": "onnx"}, "storageUri": "file:///models/a b%20c"}
+    source = parse_predictor(document(spec | {"schemaPath": "/models/s"})).source
+    assert (source.bucket, source.path, source.storage_key) == ("", "/models/a b%20c", LOCAL_FILES)
+    assert source.schema_path == "/models/s"
+
+
+@pytest.mark.parametrize("uri", ["file://host/x", "file:///", "file:x", "file:////x", "file://"])
+def test_file_uri_without_an_absolute_path_or_with_a_host_is_refused(uri):
+    assert set(problems(document({"modelType": {"name": "onnx"}, "storageUri": uri}))) == {
+        "spec.storageUri: must be s3://<bucket>/<path> or file:///<path>"
+    }
+
+
+@pytest.mark.parametrize(
+    "storage", [{"key": "k"}, {"s3": {"secretKey": "k"}}, {"parameters": {"type": "local"}}]
+)
+def test_file_uri_with_a_key_is_refused(storage):
+    spec = {"modelType": {"name": "onnx"}, "storageUri": "file:///x", "storage": storage}
+    assert set(problems(document(spec))) == {
+        "spec.storage: a file:// URI goes without s3, key, parameters"
+    }
+
+
 def test_predictor_as_a_server_prints_it_is_taken():
     printed = document(status={"available": True})
     printed["metadata"] = {
@@ -240,9 +264,9 @@ def test_two_forms_together_are_refused_in_the_documented_words(spec, expected):
             {"spec.minCopies: must not be greater than spec.maxCopies"},
         ),
         (
-            spec_with(storageUri="file:///x"),
+            spec_with(storageUri="http:///x"),
             {
-                "spec.storageUri: must be s3://<bucket>/<path>",
+                "spec.storageUri: must be s3://<bucket>/<path> or file:///<path>",
                 "Only one of spec.path and spec.storageUri can be specified",
             },
         ),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mesh.core.ids import StorageKey
+from mesh.core.spec import LOCAL_FILES
 from mesh.ops.settings import AdapterSettings, InvalidSettings
 from mesh.storage.keys import StorageKeys
 from mesh.storage.local import LocalStore
@@ -52,10 +53,12 @@ def puller(tmp_path: Path, roots: Sequence[Path] | None = None) -> Puller:
     return Puller(StorageKeys(tmp_path / "config"), local_roots=allowed, pauses_s=())
 
 
-async def refused(pulls: Puller, path: str, target: Path, **more: str) -> StorageError:
+async def refused(
+    pulls: Puller, path: str, target: Path, key: str = "k", **more: str
+) -> StorageError:
     """The error of a pull that must fail, having left nothing."""
     with pytest.raises(StorageError) as caught:
-        await pulls.pull(PullRequest(StorageKey("k"), path, **more), target)
+        await pulls.pull(PullRequest(StorageKey(key), path, **more), target)
     assert list(target.parent.iterdir()) == []
     assert caught.value.reason.isprintable()
     return caught.value
@@ -140,6 +143,44 @@ async def test_pull_root_that_leads_out_of_what_is_allowed_is_refused(tmp_path, 
         error = await refused(puller(tmp_path), "m", target)
         assert isinstance(error, AccessRefused)
         assert "is not in LOCAL_STORAGE_ROOTS" in error.reason
+
+
+async def test_pull_file_by_its_own_path(tmp_path, root, target):
+    write(root, {"m/a": b"a", "schema": b"{}"})
+    request = PullRequest(LOCAL_FILES, f"{root}/m", schema_path=f"{root}/schema")
+    pulled = await puller(tmp_path).pull(request, target)
+    assert files(target) == {"a": b"a", "_schema.json": b"{}"}
+    assert pulled.files == 1
+
+
+async def test_pull_file_by_a_path_through_a_linked_root(tmp_path, root, target):
+    write(root, {"m": b"m"})
+    (tmp_path / "linked").symlink_to(tmp_path / "allowed")
+    pulls = puller(tmp_path, [tmp_path / "linked"])
+    await pulls.pull(PullRequest(LOCAL_FILES, f"{tmp_path}/linked/root/m"), target)
+    assert files(target) == {"m": b"m"}
+
+
+@pytest.mark.parametrize("path", ["secret", "nothing", "secret/nothing", "allowedx/m"])
+async def test_pull_file_outside_the_roots_says_nothing_of_it(tmp_path, root, target, path):
+    write(tmp_path, {"secret": b"s", "allowedx/m": b"s"})
+    error = await refused(puller(tmp_path), f"{tmp_path}/{path}", target, key=LOCAL_FILES)
+    assert isinstance(error, AccessRefused)
+    assert error.reason == f"file '{tmp_path}/{path}' is not in LOCAL_STORAGE_ROOTS"
+
+
+async def test_pull_file_by_a_path_that_leads_out_of_the_roots_is_refused(tmp_path, root, target):
+    write(tmp_path, {"secret": b"s"})
+    (root / "link").symlink_to(tmp_path / "secret")
+    for way, reason in (("link", "it is a link that leads out"), ("../../secret", "it has '..'")):
+        error = await refused(puller(tmp_path), f"{root}/{way}", target, key=LOCAL_FILES)
+        assert isinstance(error, UnsafeName)
+        assert reason in error.reason
+
+
+async def test_pull_file_by_its_own_path_where_there_are_no_roots_is_refused(tmp_path, target):
+    error = await refused(puller(tmp_path, []), "/etc/passwd", target, key=LOCAL_FILES)
+    assert error.reason == "file:// is not allowed here, LOCAL_STORAGE_ROOTS is empty"
 
 
 @pytest.mark.parametrize("roots", ["models", "/models:more", ":/models", "/models:", "/a::/b"])

@@ -42,7 +42,10 @@ ENDPOINTS = st.one_of(
     st.sampled_from(["unix:/a", "unix:a", "port:1\n", "port:01", "unix:/", "a"]),
 )
 URIS = st.sampled_from(
-    ["s3://b/a", "s3://b/", "s3:///a", "s3://b/a\n", "s3://b/\n", "http://b/a", "s3://b//a"]
+    [
+        *("s3://b/a", "s3://b/", "s3:///a", "s3://b/a\n", "s3://b/\n", "http://b/a", "s3://b//a"),
+        *("file:///a", "file://a", "file:///", "file:////a", "file:///\n"),
+    ]
 )
 
 
@@ -89,6 +92,7 @@ def test_schema_and_model_agree_on_any_predictor(spec, model_type, name):
 
 
 PLACES: dict[str, Any] = {"path": "a", "schemaPath": "s", "storageUri": "s3://b/a"}
+FILE = {"storageUri": "file:///a"}
 STORAGE_PLACES: dict[str, Any] = {
     "s3": {"secretKey": "k"},
     "key": "k",
@@ -108,7 +112,7 @@ def test_schema_and_model_agree_on_every_combination_of_storage_forms():
     with_bucket = STORAGE_PLACES | {"s3": {"secretKey": "k", "bucket": "b"}}
     storages = [*parts(STORAGE_PLACES), *(one for one in parts(with_bucket) if "s3" in one)]
     valid = 0
-    for places in parts(PLACES):
+    for places in (*parts(PLACES), *(one | FILE for one in parts(PLACES))):
         for storage in ({}, *({"storage": storage} for storage in storages)):
             document = predictor(places | storage)
             check(document)

@@ -117,11 +117,12 @@ class Stand:
     # What a user does.
 
     def apply(self, name: str, path: str, *, type_name: str = "sklearn", **storage: str) -> str:
-        spec = {
-            "modelType": {"name": type_name},
-            "path": path,
-            "storage": {"s3": {"secretKey": STORAGE_KEY} | storage},
-        }
+        storage = {"secretKey": STORAGE_KEY} | storage
+        return self.apply_spec(
+            name, {"modelType": {"name": type_name}, "path": path, "storage": {"s3": storage}}
+        )
+
+    def apply_spec(self, name: str, spec: Mapping[str, Any]) -> str:
         document = {
             "apiVersion": "wmlserving.ai.ibm.com/v1",
             "kind": "Predictor",
