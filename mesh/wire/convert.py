@@ -221,9 +221,8 @@ def _storage(model: Json, annotations: Json, where: str) -> Json:
         return {"storage": storage}
     if not str(uri).startswith(("s3://", "file://")):
         scheme = str(uri).partition(":")[0]
-        raise _Lost(
-            f"{where}.storageUri: models are pulled from S3 and file://, not from {scheme}, copy them"
-        )
+        why = f"models are pulled from S3 and file://, not from {scheme}, copy them"
+        raise _Lost(f"{where}.storageUri: {why}")
     return {"storageUri": uri} | ({"storage": storage} if storage else {})
 
 
