@@ -88,7 +88,8 @@ async def serve_adapter(
             await _mirror(settings, mirroring)
         keys = StorageKeys(settings.storage_config_dir)
         roots = [Path(root) for root in settings.local_storage_roots.split(":") if root]
-        files = Outages(Puller(keys, local_roots=roots), keys)
+        puller = Puller(keys, local_roots=roots, most_bytes=settings.model_disk_bytes)
+        files = Outages(puller, keys)
         await serve_models(settings, stop, name, server, files, files)
     finally:
         await mirroring.close()

@@ -182,6 +182,7 @@ def _adapter(
 def _adapter_env(
     runtime: ServingRuntimeManifest, adapter: BuiltInAdapter, config: Config
 ) -> dict[str, str]:
+    """The disk is a little less than its volume: Kubernetes counts blocks, and folders."""
     given = {
         "MEM_BUFFER_BYTES": adapter.mem_buffer_bytes,
         "LOADTIME_TIMEOUT": adapter.model_loading_timeout_millis,
@@ -191,6 +192,7 @@ def _adapter_env(
         "RUNTIME_PORT": str(adapter.runtime_management_port),
         "CONTAINER_MEM_REQ_BYTES": str(memory_bytes(runtime.server_container())),
         "ROOT_MODEL_DIR": MODELS_DIR,
+        "MODEL_DISK_BYTES": str(whole_bytes(cache_size(runtime, config)) * 15 // 16),
         "STORAGE_CONFIG_DIR": STORAGE_DIR,
         "STORAGE_SECRET_NAME": config.storage_secret_name,
         "LOG_FORMAT": "json",

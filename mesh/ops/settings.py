@@ -116,6 +116,11 @@ class AdapterSettings(Settings):
         default=Path("/models"),
         description="Folder for model files, at the same path for adapter and model server.",
     )
+    model_disk_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Bytes of files that ROOT_MODEL_DIR may hold; 0 is what its disk has room for.",
+    )
     storage_config_dir: Path = Field(
         default=Path("/storage-config"),
         description="Folder with one JSON file a storage key, as the secret is mounted.",

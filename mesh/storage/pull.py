@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.storage.accounts import Account
+from mesh.storage.disk import Disk, Share
 from mesh.storage.keys import StorageKeys, key_or_default
 from mesh.storage.port import ObjectStore
 from mesh.storage.resumption import PAUSES_S
@@ -46,7 +47,8 @@ class Puller:
     """Pulls with the keys of one storage-config. Any number of pulls may run at a time.
 
     `open_store` makes a store from a key's name, its account and a bucket (empty: the account's);
-    without it, keys of type `local` may have their root in `local_roots`.
+    without it, keys of type `local` may have their root in `local_roots`. `most_bytes` is what the
+    folder of the targets may hold; 0: what the disk has.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class Puller:
         open_store: OpenStore | None = None,
         *,
         local_roots: Sequence[Path] = (),
+        most_bytes: int = 0,
         parallel: int = PARALLEL,
         pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
         self._keys = keys
         self._open_store = open_store or Stores(local_roots).open
+        self._disk = Disk(most_bytes)
         self._parallel = parallel
         self._pauses_s = pauses_s
 
@@ -71,8 +75,14 @@ class Puller:
         `progress` is called on this loop with the bytes done and the bytes in all. Raises a
         StorageError. A cancellation leaves nothing behind; it waits for the threads, for a bound.
         """
+        with self._disk.share() as share:
+            return await self._pull(request, target, share, _reporter(progress))
+
+    async def _pull(
+        self, request: PullRequest, target: Path, share: Share, report: Progress
+    ) -> Pulled:
         staging = _beside(target, PULLING)
-        transfer = Transfer(request, staging, _reporter(progress), self._pauses_s)
+        transfer = Transfer(request, staging, self._disk, share, report, self._pauses_s)
         # One thread more than downloads: it lists, and waits for them.
         workers = ThreadPoolExecutor(self._parallel + 1, thread_name_prefix="pull")
         try:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from threading import Event, Lock
 
 from mesh.core.ids import StorageKey
+from mesh.storage.disk import Disk, Share
 from mesh.storage.names import check_apart
 from mesh.storage.port import (
     DiskFailed,
@@ -63,7 +64,9 @@ class Staged:
 
 
 class Transfer:
-    """One pull into `staging`, once. `report` is called from several threads.
+    """One pull into `staging`, once, with a share of the disk.
+
+    `report` is called from several threads with the bytes done, and those in all.
 
     `pauses_s` are those before each resumption of a read that makes no progress.
     """
@@ -72,17 +75,19 @@ class Transfer:
         self,
         request: PullRequest,
         staging: Path,
+        disk: Disk,
+        share: Share,
         report: Callable[[int, int], None],
         pauses_s: Sequence[float],
     ) -> None:
         self._request = request
         self._staging = staging
+        self._disk = disk
+        self._share = share
         self._report = report
         self._pauses_s = pauses_s
         self._stopped = Event()
         self._counting = Lock()
-        self._done_bytes = 0
-        self._total_bytes = 0
 
     def stop(self) -> None:
         self._stopped.set()
@@ -90,7 +95,8 @@ class Transfer:
     def run(self, open_store: Callable[[], ObjectStore], workers: Executor) -> Staged:
         """Fills the staging folder, or leaves none and raises a StorageError or Stopped."""
         try:
-            with disk_errors(self._staging.parent, lambda: self._total_bytes - self._done_bytes):
+            share = self._share
+            with disk_errors(self._staging.parent, lambda: share.total_bytes - share.done_bytes):
                 return self._run(open_store, workers)
         except BaseException:
             self.stop()
@@ -125,11 +131,9 @@ class Transfer:
     ) -> None:
         """All folders, before any file: nothing is made again once a stop has removed them."""
         self._check()
-        self._total_bytes = sum(item.size_bytes for item in items)
         self._staging.mkdir(parents=True)
-        free_bytes = shutil.disk_usage(self._staging).free
-        if free_bytes < self._total_bytes:
-            raise DiskFull(self._staging.parent, self._total_bytes, free_bytes)
+        needed_bytes = sum(item.size_bytes for item in items)
+        self._disk.give(self._share, needed_bytes, self._staging.parent)
         for folder in {*folders, *(item.place.parent for item in items)}:
             (self._staging / folder).mkdir(parents=True, exist_ok=True)
 
@@ -137,7 +141,7 @@ class Transfer:
         self, store: ObjectStore, items: tuple[StoredObject, ...], workers: Executor
     ) -> None:
         """Raises the first error, after the fetches under way have ended."""
-        self._report(0, self._total_bytes)
+        self._report(0, self._share.total_bytes)
         fetches = [workers.submit(self._fetch, store, item) for item in items]
         first: BaseException | None = None
         for fetch in as_completed(fetches):
@@ -186,8 +190,8 @@ class Transfer:
 
     def _count(self, more_bytes: int) -> None:
         with self._counting:
-            self._done_bytes += more_bytes
-            self._report(self._done_bytes, self._total_bytes)
+            self._share.done_bytes += more_bytes
+            self._report(self._share.done_bytes, self._share.total_bytes)
 
     def _check(self) -> None:
         if self._stopped.is_set():

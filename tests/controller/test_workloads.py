@@ -92,6 +92,7 @@ def test_adapter_has_the_settings_of_the_file():
             "ADAPTER_SOCKET": "/run/wml-serving/adapter.sock",
             "RUNTIME_PORT": "8001",
             "CONTAINER_MEM_REQ_BYTES": str(2**30),
+            "MODEL_DISK_BYTES": str(3 * 2**30 * 15 // 16),  # of twice 1Gi and 1Gi
             "MEM_BUFFER_BYTES": "134217728",
             "LOADTIME_TIMEOUT": "90000",
             "STORAGE_SECRET_NAME": "storage-config",

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import json
+import shutil
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -171,6 +172,46 @@ async def test_pull_more_than_the_disk_has_fails_before_the_first_read(keys, mod
         await Puller(keys, store.open).pull(request("s"), models / "t")
     assert store.reads == []
     assert list(models.iterdir()) == []
+
+
+async def test_pull_beyond_the_bound_fails_before_the_first_read(keys, models):
+    (models / "there").write_bytes(b"12345")
+    store = FakeObjectStore({"s": b"1234"})
+    with pytest.raises(DiskFull, match="has no room for 4 bytes, 3 are free"):
+        await Puller(keys, store.open, most_bytes=8).pull(request("s"), models / "t")
+    assert store.reads == []
+    await Puller(keys, store.open, most_bytes=9).pull(request("s"), models / "t")
+    assert files(models) == {"there": b"12345", "t/s": b"1234"}
+
+
+async def test_pull_counts_what_others_will_still_write(keys, models):
+    is_held = threading.Event()
+
+    def before_read(name: str) -> None:
+        if name == "first":
+            is_held.wait(10)
+
+    store = FakeObjectStore({"first": b"1234", "second": b"1234"}, before_read)
+    puller = Puller(keys, store.open, most_bytes=7)
+    first = asyncio.create_task(puller.pull(request("first"), models / "a"))
+    try:
+        while not store.reads:
+            await asyncio.sleep(0.001)
+        with pytest.raises(DiskFull, match="has no room for 4 bytes, 3 are free"):
+            await puller.pull(request("second"), models / "b")
+    finally:
+        is_held.set()
+    await first
+    shutil.rmtree(models / "a")
+    await puller.pull(request("second"), models / "b")
+    assert files(models) == {"b/second": b"1234"}
+
+
+async def test_pull_that_fails_gives_its_share_back(keys, models):
+    puller = Puller(keys, failing(StoreUnreachable("gone")).open, most_bytes=20, pauses_s=())
+    for _ in range(3):
+        with pytest.raises(StoreUnreachable):
+            await puller.pull(request("m"), models / "t")
 
 
 async def test_pull_broken_read_is_tried_again_and_counted_once(keys, models):
