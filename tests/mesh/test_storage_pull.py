@@ -185,23 +185,23 @@ async def test_pull_beyond_the_bound_fails_before_the_first_read(keys, models):
 
 
 async def test_pull_counts_what_others_will_still_write(keys, models):
-    is_held = threading.Event()
+    is_read, may_go_on = threading.Event(), threading.Event()
 
     def before_read(name: str) -> None:
         if name == "first":
-            is_held.wait(10)
+            is_read.set()
+            may_go_on.wait(10)
 
     store = FakeObjectStore({"first": b"1234", "second": b"1234"}, before_read)
     puller = Puller(keys, store.open, most_bytes=7)
-    first = asyncio.create_task(puller.pull(request("first"), models / "a"))
-    try:
-        while not store.reads:
-            await asyncio.sleep(0.001)
-        with pytest.raises(DiskFull, match="has no room for 4 bytes, 3 are free"):
-            await puller.pull(request("second"), models / "b")
-    finally:
-        is_held.set()
-    await first
+    async with asyncio.TaskGroup() as group:
+        group.create_task(puller.pull(request("first"), models / "a"))
+        assert await asyncio.to_thread(is_read.wait, 10)
+        try:
+            with pytest.raises(DiskFull, match="has no room for 4 bytes, 3 are free"):
+                await puller.pull(request("second"), models / "b")
+        finally:
+            may_go_on.set()
     shutil.rmtree(models / "a")
     await puller.pull(request("second"), models / "b")
     assert files(models) == {"b/second": b"1234"}
