@@ -29,6 +29,7 @@ from router.management import Management
 from router.model_mesh import ModelMesh
 from router.operations import OperationsServer
 from router.port import Mesh
+from router.rest.server import RestServer
 from router.route import Router
 from router.scrape import Scrape
 from router.server import PublicServer, ServerLimits
@@ -54,6 +55,7 @@ ANY_HOST = ("0.0.0.0", "[::]", "127.0.0.1", "")  # noqa: S104 - recognised, not 
 class Doors:
     """Where a node listens. `grace_s`: how long what is in flight may take when it stops.
 
+    `rest`: where V2 over HTTP is; empty: nowhere.
     `dataplane`: RPCs that are routed besides KServe's.
     `connection_age_s`: how old a client's connection gets, where another node can take over from
     this one; None where there is no other. `hand_over_s`: how long copies may take to be loaded
@@ -70,17 +72,19 @@ class Doors:
     dataplane: Dataplane = NO_DATAPLANE
     hand_over_s: float = 60.0
     tls: NodeTls | None = None
+    rest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningNode:
-    """A node that listens, on the ports that it got."""
+    """A node that listens, on the ports that it got; `rest_port` is 0 where there is no REST."""
 
     node: Node
     management: Management
     port: int
     management_port: int
     operations_port: int
+    rest_port: int
 
 
 @asynccontextmanager
@@ -107,16 +111,17 @@ async def running_node(
     streams = Streams(router, forwarder)
     limits = replace(doors.server, connection_age_s=doors.connection_age_s)
     public = PublicServer(router, streams, _mesh(node), limits, metrics, doors.dataplane)
+    rest = RestServer(router, _mesh(node), metrics, doors.server, doors.grace_s)
     administration = Administration(node, links.channel, node.drain)
     steps = Steps(node, registry, administration)
     loads = Loads(node)
-    usages, endpoints = Usages(node, links.channel), Endpoints(_endpoint(doors.public))
+    usages, endpoints = Usages(node, links.channel), _endpoints(doors)
     management = Management(node, steps, administration, usages, endpoints)
     model_mesh = ModelMesh(node, steps, loads)
     passed_on = PassedOn(node, forwarder)
     own = (management.register, model_mesh.register, PeerService(node).register)
     internal = InternalServer((*own, *services), passed_on, doors.server, doors.tls)
-    scrape = Scrape(node, waiting, public.door)
+    scrape = Scrape(node, waiting, lambda: public.door.in_flight + rest.in_flight)
     operations = OperationsServer(
         lambda: why_not_ready(node), scrape.text, lambda: node.is_draining
     )
@@ -134,11 +139,12 @@ async def running_node(
             if identity.address:
                 await until_seeded(node.view, node.follower, registry)
             port = await public.start(doors.public)
-            operations_port = await operations.start(doors.operations)  # ready: the door is open
-            yield RunningNode(node, management, port, management_port, operations_port)
+            rest_port = await rest.start(doors.rest) if doors.rest else 0
+            operations_port = await operations.start(doors.operations)  # ready: the doors are open
+            yield RunningNode(node, management, port, management_port, operations_port, rest_port)
         finally:
             await node.leave(doors.hand_over_s if port else 0.0)
-            await _leave_clients(public, port, doors)
+            await _leave_clients(public, rest, port, doors)
             await node.withdraw()
             await _leave_peers(internal, passed_on, identity)
             await operations.stop()
@@ -178,15 +184,19 @@ async def _tell_health(node: Node, public: PublicServer) -> None:
         await node.state_changed()
 
 
-async def _leave_clients(public: PublicServer, port: int | None, doors: Doors) -> None:
-    """Stops the public door once its clients have gone elsewhere, or nothing was in flight."""
+async def _leave_clients(
+    public: PublicServer, rest: RestServer, port: int | None, doors: Doors
+) -> None:
+    """Stops the doors for clients once these have gone elsewhere, or nothing was in flight."""
+    await rest.leave()
     if port and doors.connection_age_s is not None:
         refuse_connections(port)
         until_s = monotonic_s() + doors.connection_age_s * AGE_SLACK
         while connections(port) and monotonic_s() < until_s:  # noqa: ASYNC110 - the kernel's
             await asyncio.sleep(QUIET_S)
-    await _quiet(lambda: public.door.in_flight, QUIET_S, doors.grace_s)
+    await _quiet(lambda: public.door.in_flight + rest.in_flight, QUIET_S, doors.grace_s)
     await public.stop(doors.grace_s)
+    await rest.stop()
 
 
 async def _leave_peers(internal: InternalServer, passed_on: PassedOn, identity: Identity) -> None:
@@ -208,7 +218,12 @@ async def _quiet(in_flight: Callable[[], int], quiet_s: float, limit_s: float) -
             quiet_since_s = monotonic_s()
 
 
-def _endpoint(address: str) -> str:
-    """The address that clients on this machine use."""
+def _endpoints(doors: Doors) -> Endpoints:
+    """The addresses that clients on this machine use."""
+    rest = f"http://{_reachable(doors.rest)}" if doors.rest else ""
+    return Endpoints(f"grpc://{_reachable(doors.public)}", rest)
+
+
+def _reachable(address: str) -> str:
     host, _, port = address.rpartition(":")
-    return f"grpc://{'localhost' if host in ANY_HOST else host}:{port}"
+    return f"{'localhost' if host in ANY_HOST else host}:{port}"

@@ -1,25 +1,24 @@
 """What a scrape reads: the counts of this node, and what is read off it at that moment."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mesh.agent.engine import Node
 from mesh.core.ids import ModelId
 from mesh.core.records import CopyState
 from mesh.ops.clock import monotonic_s, wall_s
-from router.server import Door
 from router.waiting import WaitingRoom
 
 AT_ONCE = 1_000
 
 
 class Scrape:
-    """`text` is called for each scrape."""
+    """`text` is called for each scrape; `in_flight` says how many requests of clients are."""
 
-    def __init__(self, node: Node, waiting: WaitingRoom, door: Door) -> None:
+    def __init__(self, node: Node, waiting: WaitingRoom, in_flight: Callable[[], int]) -> None:
         self._node = node
         self._waiting = waiting
-        self._door = door
+        self._in_flight = in_flight
 
     async def text(self) -> bytes:
         """In Prometheus' form."""
@@ -57,5 +56,5 @@ class Scrape:
             "modelmesh_instance_lru_seconds": 0.0 if used_s is None else wall_s() - age_s,
             "modelmesh_instance_lru_age_seconds": age_s,
             "wml_requests_waiting": self._waiting.waiting,
-            "wml_requests_in_flight": self._door.in_flight,
+            "wml_requests_in_flight": self._in_flight(),
         }

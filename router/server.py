@@ -16,7 +16,6 @@ from mesh.agent.calls import OTHER
 from mesh.core.errors import MeshError
 from mesh.ops.clock import monotonic_s
 from mesh.ops.metrics import Metrics
-from mesh.wire import status_codes
 from mesh.wire.dataplane import NONE, Dataplane, is_foreign
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from router.about import NAME, VERSION
@@ -24,7 +23,7 @@ from router.address import bind_all
 from router.naming import Naming, at_path, kserve
 from router.port import Mesh
 from router.reflection import Symbols
-from router.refusal import Context, pass_error, refuse
+from router.refusal import Context, Failed, code_of, pass_error, refuse
 from router.route import Router
 from router.stream import Client, Streams
 
@@ -133,7 +132,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the s
                 reply = await unary(method, naming, message, metadata, _deadline_s(context))
                 code, sizes = "OK", (len(message), len(reply.message))
             except (MeshError, grpc.aio.AioRpcError, asyncio.CancelledError) as error:
-                code = _code(error)
+                code = code_of(error)
                 await _end(error, context)
             finally:
                 self._in_flight -= 1
@@ -164,7 +163,7 @@ class Door(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the s
                 trailing = await self._streams.relay(method, field, client)
                 code = "OK"
             except (MeshError, grpc.aio.AioRpcError, asyncio.CancelledError) as error:
-                code = _code(error)
+                code = code_of(error)
                 await _end(error, context)
             finally:
                 self._in_flight -= 1
@@ -198,18 +197,7 @@ def _typed(name: str, answer: Callable[[Any], Any]) -> Handler:
     )
 
 
-def _code(error: MeshError | grpc.aio.AioRpcError | asyncio.CancelledError) -> str:
-    match error:
-        case MeshError():
-            return status_codes.code(error).name
-        case grpc.aio.AioRpcError():
-            return error.code().name
-    return "CANCELLED"
-
-
-async def _end(
-    error: MeshError | grpc.aio.AioRpcError | asyncio.CancelledError, context: Context
-) -> NoReturn:
+async def _end(error: Failed, context: Context) -> NoReturn:
     """Ends a call by the status of what went wrong; a caller that left is told nothing."""
     match error:
         case MeshError():

@@ -73,6 +73,35 @@ def decode_raw(datatype: str, raw: bytes) -> list[Any]:
     return [_shortest(value) for value in values] if datatype == FP32 else values
 
 
+def encode_raw(datatype: str, contents: kfs.InferTensorContents) -> bytes:
+    """The values of contents as raw bytes, the other way of `decode_raw`; raises InvalidRequest."""
+    kind = TYPES.get(datatype)
+    if kind is None:
+        raise InvalidRequest("datatype", _unknown(datatype))
+    values = getattr(contents, kind.field)
+    if datatype == BYTES:
+        return b"".join(struct.pack("<I", len(value)) + value for value in values)
+    try:
+        return struct.pack(f"<{len(values)}{kind.code}", *values)
+    except struct.error as error:
+        raise InvalidRequest("contents", f"{error} in a tensor of {datatype}") from error
+
+
+def raw_bytes(datatype: str, shape: Iterable[int], place: str) -> int | None:
+    """How many raw bytes a tensor has; None for BYTES, whose values have their own lengths.
+
+    Raises InvalidRequest with the place for a type that there is not.
+    """
+    if datatype == BYTES:
+        return None
+    if datatype not in RAW_CODES:
+        raise InvalidRequest(
+            f"{place}.datatype", f"must be one of {', '.join((*TYPES, *RAW_ONLY))}"
+        )
+    size = 2 if datatype in RAW_ONLY else struct.calcsize(RAW_CODES[datatype])
+    return size * math.prod(shape)
+
+
 def texts(values: Iterable[bytes]) -> tuple[list[str], bool]:
     """BYTES as JSON can hold them, and whether that is base64: where one of them is not UTF-8."""
     values = list(values)

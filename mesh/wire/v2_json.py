@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from mesh.core.errors import InvalidRequest
 from mesh.wire import tensors
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
+from mesh.wire.v2_binary import JSON_ALONE, SIZE, Tail, Wanted
 
 MAX_INT64 = 2**63 - 1
 # The name is given beside the request; files have it all the same.
@@ -23,32 +24,54 @@ OUTPUT_FIELDS = ("name", "parameters")
 RAW_FIELDS = ("raw_input_contents", "rawInputContents")
 
 
-def to_request(document: object, name: str) -> kfs.ModelInferRequest:
-    """The request of a document, to the model `name`, whatever the document says of that."""
+def to_request(document: object, name: str, tail: Tail | None = None) -> kfs.ModelInferRequest:
+    """The request of a document, to the model `name`, whatever the document says of that.
+
+    `tail`: what came as bytes behind it.
+    """
+    tail = tail or Tail()
     if not isinstance(document, Mapping):
         raise InvalidRequest("request", "must be a JSON object with inputs")
     try:
-        request = _parsed(document) if _has_contents(document) else _built(document)
+        request = _parsed(document) if _has_contents(document) else _built(document, tail)
     except UnicodeEncodeError as error:
         # Half a pair of code units, which JSON can escape but UTF-8 cannot hold.
         raise InvalidRequest("request", "must be valid Unicode") from error
     if not request.inputs:
         raise InvalidRequest("inputs", "required")
+    tail.finish(request)
     request.model_name = name
     return request
 
 
 def to_json(response: kfs.ModelInferResponse) -> dict[str, Any]:
     """An answer as REST has it; what it does not have is left out."""
+    return to_json_and_bytes(response, JSON_ALONE)[0]
+
+
+def to_json_and_bytes(
+    response: kfs.ModelInferResponse, wanted: Wanted
+) -> tuple[dict[str, Any], list[bytes]]:
+    """The same, and the bytes of those outputs that are wanted so, in their order."""
     raw = iter(response.raw_output_contents)
+    pieces: list[bytes] = []
+    outputs = []
+    for output in response.outputs:
+        given = next(raw, None)
+        if wanted.is_binary(output.name):
+            piece = _bytes(output, given)
+            pieces.append(piece)
+            outputs.append(_tensor(output, _plain(output.parameters) | {SIZE: len(piece)}))
+        else:
+            outputs.append(_output(output, given))
     fields: dict[str, Any] = {
         "model_name": response.model_name,
         "model_version": response.model_version,
         "id": response.id,
         "parameters": _plain(response.parameters),
-        "outputs": [_output(output, next(raw, None)) for output in response.outputs],
+        "outputs": outputs,
     }
-    return {key: value for key, value in fields.items() if value or key == "outputs"}
+    return {k: value for k, value in fields.items() if value or k == "outputs"}, pieces
 
 
 def _has_contents(document: Mapping[str, Any]) -> bool:
@@ -66,27 +89,31 @@ def _parsed(document: Mapping[str, Any]) -> kfs.ModelInferRequest:
         raise InvalidRequest("request", str(error)) from error
 
 
-def _built(document: Mapping[str, Any]) -> kfs.ModelInferRequest:
+def _built(document: Mapping[str, Any], tail: Tail) -> kfs.ModelInferRequest:
     _check_fields(document, REQUEST_FIELDS, "")
     request = kfs.ModelInferRequest(
         model_version=_text(document, "model_version", ""), id=_text(document, "id", "")
     )
     _fill(request.parameters, document.get("parameters"), "parameters")
     for place, item in _items(document, "inputs", INPUT_FIELDS):
-        _add_input(request, item, place)
+        _add_input(request, item, place, tail)
     for place, item in _items(document, "outputs", OUTPUT_FIELDS):
         output = request.outputs.add(name=_text(item, "name", place, is_required=True))
         _fill(output.parameters, item.get("parameters"), f"{place}.parameters")
     return request
 
 
-def _add_input(request: kfs.ModelInferRequest, item: Mapping[str, Any], place: str) -> None:
+def _add_input(
+    request: kfs.ModelInferRequest, item: Mapping[str, Any], place: str, tail: Tail
+) -> None:
     tensor = request.inputs.add(
         name=_text(item, "name", place, is_required=True),
         datatype=_text(item, "datatype", place, is_required=True),
         shape=_shape(item, place),
     )
     _fill(tensor.parameters, item.get("parameters"), f"{place}.parameters")
+    if tail.take(tensor, len(request.inputs) - 1, place):
+        return
     values = _values(item, place)
     wanted = math.prod(tensor.shape)
     if len(values) != wanted:
@@ -177,8 +204,16 @@ def _output(output: Any, raw: bytes | None) -> dict[str, Any]:
     if output.datatype == tensors.BYTES:
         values, is_base64 = tensors.texts(values)
         parameters |= {"content_type": "base64"} if is_base64 else {}
+    return _tensor(output, parameters) | {"data": values}
+
+
+def _bytes(output: Any, raw: bytes | None) -> bytes:
+    return tensors.encode_raw(output.datatype, output.contents) if raw is None else raw
+
+
+def _tensor(output: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
     fields = {"name": output.name, "datatype": output.datatype, "shape": list(output.shape)}
-    return fields | ({"parameters": parameters} if parameters else {}) | {"data": values}
+    return fields | ({"parameters": parameters} if parameters else {})
 
 
 def _plain(parameters: Mapping[str, kfs.InferParameter]) -> dict[str, Any]:

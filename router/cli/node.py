@@ -13,6 +13,7 @@ from mesh.wire.dataplane import parse_dataplane
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.policy import parse_policy
 from router.cli.log_options import configure_logs, log_options
+from router.cli.rest_option import rest_option
 from router.cli.runtime_options import silence_option
 from router.cli.serve import read_runtime, run_program
 from router.member import MemberSettings, RuntimeBeside, member
@@ -58,6 +59,7 @@ Parsed = TypeVar("Parsed")
     help="The ServingRuntime that describes the runtime: its name and model types.",
 )
 @click.option("--listen", default="0.0.0.0:8033", show_default=True, help="Where clients call.")
+@rest_option
 @click.option(
     "--internal",
     default="127.0.0.1:8034",
@@ -142,6 +144,7 @@ def _settings(told: dict[str, Any]) -> MemberSettings:
         dataplane=_parsed("--dataplane", told["dataplane"], parse_dataplane),
         hand_over_s=told["hand_over"],
         tls=None if told["tls"] is None else NodeTls(told["tls"]),
+        rest=told["rest_listen"],
     )
     return MemberSettings(
         told["name"],

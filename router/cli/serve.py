@@ -13,6 +13,7 @@ from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.manifests import parse_predictor
 from mesh.wire.runtime_manifest import ServingRuntimeManifest, parse_runtime
 from router.cli.log_options import configure_logs, log_options
+from router.cli.rest_option import rest_option
 from router.cli.runtime_options import silence_option
 from router.node import Doors, RunningNode
 from router.serve import ServeSettings, StartFailed, serve
@@ -64,6 +65,7 @@ def serve_options(command: Command) -> Command:
         click.option(
             "--listen", default="0.0.0.0:8033", show_default=True, help="Where clients call."
         ),
+        rest_option,
         click.option(
             "--management",
             default="127.0.0.1:8034",
@@ -125,7 +127,9 @@ async def _serve(
         runtime_bin=told["runtime_bin"],
         storage_config=storage_config,
         state=told["state"],
-        doors=Doors(told["listen"], told["management"], told["operations"]),
+        doors=Doors(
+            told["listen"], told["management"], told["operations"], rest=told["rest_listen"]
+        ),
         predictors=[document for path in told["predictors"] for document in _predictors(path)],
         silence_s=told["runtime_silence"],
     )

@@ -95,3 +95,8 @@ def test_error_with_huge_fields_fits_into_metadata(error):
     ((_, value),) = status_codes.details(error)
     # gRPC refuses 8 KiB of metadata; bytes become base64, letters of a message three each.
     assert len(value) * 4 / 3 + 3 * len(error.message.encode()) < 8_000
+
+
+def test_every_grpc_status_has_one_in_http():
+    assert set(status_codes.HTTP) == set(grpc.StatusCode)
+    assert {code.name for code, status in status_codes.HTTP.items() if status < 400} == {"OK"}

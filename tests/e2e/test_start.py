@@ -27,6 +27,7 @@ def start(tmp_path: Path) -> Start:
             "listen": "127.0.0.1:0",
             "management": "127.0.0.1:0",
             "operations": "127.0.0.1:0",
+            "rest-listen": "127.0.0.1:0",
         } | {name.replace("_", "-"): value for name, value in changed.items()}
         arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
         done = subprocess.run(
@@ -46,7 +47,7 @@ def start(tmp_path: Path) -> Start:
     return run
 
 
-@pytest.mark.parametrize("door", ["listen", "management", "operations"])
+@pytest.mark.parametrize("door", ["listen", "rest-listen", "management", "operations"])
 def test_address_that_is_taken_is_named(start: Start, door: str):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

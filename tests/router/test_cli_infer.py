@@ -17,6 +17,7 @@ from tests.support.fake_runtime import FakeRuntime
 from tests.support.world import World, begin, eventually, world
 
 REQUEST = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [[1, 2.5]]}]}
+OUTPUT = REQUEST["inputs"][0] | {"data": [1, 2.5]}
 MNIST = Path(__file__).parents[2] / "docs/requests/mnist.json"
 
 
@@ -43,9 +44,9 @@ async def test_infer_prints_the_answer_as_v2_json_and_nothing_else_when_it_is_lo
         await w.ask("p")
         done = await infer(w, "p", "-f", "-", text=json.dumps(REQUEST | {"id": "r1"}))
         assert (done.returncode, done.stderr) == (0, "")
-        answer = {"model_name": w.runtime.loads[0], "id": "r1", "outputs": []}
+        answer = {"model_name": w.runtime.loads[0], "id": "r1", "outputs": [OUTPUT]}
         assert json.loads(done.stdout) == answer
-        assert done.stdout.endswith('"outputs": []\n}\n')
+        assert done.stdout.endswith("}\n  ]\n}\n")
 
 
 async def test_infer_takes_the_form_of_grpc_from_a_file_and_sends_it_to_the_name_given():

@@ -120,7 +120,8 @@ class FakeRuntime:
 
 
 class DataPlane(kfs_grpc.GRPCInferenceServiceServicer, grpc.GenericRpcHandler):
-    """Answers ModelInfer for what the runtime holds, with the request's id, and refuses the rest.
+    """Answers ModelInfer for what the runtime holds, with the request's id and its inputs as
+    outputs, and refuses the rest.
 
     `gates`: a request whose id is a key waits for the event. `errors`: status by request id.
     """
@@ -151,7 +152,7 @@ class DataPlane(kfs_grpc.GRPCInferenceServiceServicer, grpc.GenericRpcHandler):
                 raise
         await context.send_initial_metadata((("x-initial", "1"),))
         context.set_trailing_metadata((("x-trailer", "2"),))
-        return kfs.ModelInferResponse(model_name=request.model_name, id=request.id)
+        return _echo(request)
 
     async def stream(self, messages, context):
         """ModelStreamInfer over bytes: MLServer's shape, or Triton's where `is_triton`."""
@@ -180,6 +181,23 @@ class DataPlane(kfs_grpc.GRPCInferenceServiceServicer, grpc.GenericRpcHandler):
 
     async def ModelMetadata(self, request, context):
         return kfs.ModelMetadataResponse(name=request.name, platform="fake")
+
+
+def _echo(request: kfs.ModelInferRequest) -> kfs.ModelInferResponse:
+    answer = kfs.ModelInferResponse(
+        model_name=request.model_name,
+        model_version=request.model_version,
+        id=request.id,
+        raw_output_contents=request.raw_input_contents,
+    )
+    for tensor in request.inputs:
+        answer.outputs.add(
+            name=tensor.name,
+            datatype=tensor.datatype,
+            shape=tensor.shape,
+            contents=tensor.contents if tensor.HasField("contents") else None,
+        )
+    return answer
 
 
 @asynccontextmanager

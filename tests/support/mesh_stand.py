@@ -111,6 +111,7 @@ class MeshNode:
         command: list[Any] = [BIN / "wml-serving", "node", "--store", self.store]
         command += ["--name", f"node{self.index}", "--listen", self.public]
         command += ["--internal", self.internal, "--operations", f"{self.host}:2112"]
+        command += ["--rest-listen", f"{self.host}:8008"]
         command += ["--connection-age", str(CONNECTION_AGE_S)]
         if self.announced:
             command += ["--address", self.announced]

@@ -24,9 +24,16 @@ DOCS = ROOT / "docs"
 FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^ *``` *$", re.S | re.M)
 COMMANDS = frozenset({"sh", "console", "bash", "shell"})
 # The addresses that pages show, and which port of a stand stands for each.
-PORTS = {"8033": "port", "8034": "management_port", "2112": "operations_port"}
+PORTS = {
+    "8033": "port",
+    "8008": "rest_port",
+    "8034": "management_port",
+    "2112": "operations_port",
+}
 # In place of the fixed ports of a second `serve`.
-ANY_PORTS = [f"--{door} 127.0.0.1:0" for door in ("listen", "management", "operations")]
+ANY_PORTS = [
+    f"--{door} 127.0.0.1:0" for door in ("listen", "rest-listen", "management", "operations")
+]
 SHELL = ("bash", "-euo", "pipefail", "-c")
 TIMEOUT_S = 90
 

@@ -50,6 +50,7 @@ class Stand:
     port: int
     management_port: int
     operations_port: int
+    rest_port: int
     arguments: tuple[str, ...]
     process: subprocess.Popen[bytes] | None = None
 
@@ -248,7 +249,7 @@ def standing(
     `options` are further ones of `serve`.
     """
     bucket = s3.bucket()
-    port, management_port, operations_port = free_ports(3)
+    ports = port, management_port, operations_port, rest_port = free_ports(4)
     with s3.proxy() as proxy:
         s3.write_key(folder / "keys", STORAGE_KEY, bucket, endpoint_url=proxy.endpoint_url)
         arguments = (
@@ -259,9 +260,10 @@ def standing(
             *("--listen", f"127.0.0.1:{port}"),
             *("--management", f"127.0.0.1:{management_port}"),
             *("--operations", f"127.0.0.1:{operations_port}"),
+            *("--rest-listen", f"127.0.0.1:{rest_port}"),
             *options,
         )
-        stand = Stand(folder, bucket, s3, proxy, port, management_port, operations_port, arguments)
+        stand = Stand(folder, bucket, s3, proxy, *ports, arguments)
         stand.start()
         try:
             yield stand

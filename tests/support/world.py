@@ -112,6 +112,7 @@ async def world(
         "public": "127.0.0.1:0",
         "management": "127.0.0.1:0",
         "operations": "127.0.0.1:0",
+        "rest": "127.0.0.1:0",
         "grace_s": 5.0,
     }
     registry = registry or MemoryRegistry()
