@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from mesh.controller.names import GRPC_PORT
+from mesh.controller.names import GRPC_PORT, HTTP_PORT
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.problems import Strict, settled, validated
 from mesh.wire.quantities import parse_quantity
@@ -76,7 +76,7 @@ class Config(Strict):
         default=2, description="Pods of a runtime that has no `replicas` of its own."
     )
     inference_service_name: Annotated[str, Field(min_length=1)] = Field(
-        default="wml-serving", description="The Service that a Predictor's `grpcEndpoint` names."
+        default="wml-serving", description="The Service that a Predictor's endpoints name."
     )
     storage_secret_name: Annotated[str, Field(min_length=1)] = Field(
         default="storage-config",
@@ -110,9 +110,13 @@ class Config(Strict):
     )
 
     @property
-    def grpc_endpoint(self) -> str:
+    def endpoints(self) -> dict[str, str]:
         """Where clients in the cluster reach every Predictor, as its status has it."""
-        return f"grpc://{self.inference_service_name}:{GRPC_PORT}"
+        name = self.inference_service_name
+        return {
+            "grpcEndpoint": f"grpc://{name}:{GRPC_PORT}",
+            "httpEndpoint": f"http://{name}:{HTTP_PORT}",
+        }
 
 
 DEFAULTS = Config()

@@ -21,6 +21,7 @@ from mesh.controller.names import (
     ETC,
     ETCD_SECRET,
     GRPC_PORT,
+    HTTP_PORT,
     INTERNAL_PORT,
     MESH,
     MESH_CONFIG_MAP,
@@ -111,6 +112,7 @@ def _node(runtime: ServingRuntimeManifest, config: Config, place: Installation) 
         "data": data,
         "serving-runtime": f"{ETC}/runtime/{RUNTIME_FILE}",
         "listen": f"0.0.0.0:{GRPC_PORT}",
+        "rest-listen": f"0.0.0.0:{HTTP_PORT}",
         "internal": f"0.0.0.0:{INTERNAL_PORT}",
         "address": f"$(POD_IP):{INTERNAL_PORT}",
         "operations": f"0.0.0.0:{OPERATIONS_PORT}",
@@ -141,6 +143,7 @@ def _node(runtime: ServingRuntimeManifest, config: Config, place: Installation) 
         "env": [_field(name, path) for name, path in fields.items()],
         "ports": [
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": "internal", "containerPort": INTERNAL_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": OPERATIONS_PORT, "protocol": "TCP"},
         ],

@@ -77,7 +77,7 @@ class Site:
             kube,
             namespace,
             self._reflectors[PREDICTOR].objects,
-            lambda: {"grpcEndpoint": self._configuration.now.grpc_endpoint},
+            lambda: self._configuration.now.endpoints,
             clock.monotonic_s,
         )
         self._brought_about: set[str] = set()

@@ -16,5 +16,5 @@ rest_option = click.option(
     show_default=True,
     metavar=f"HOST:PORT|{NONE}",
     callback=_address,
-    help="Where clients that speak HTTP call.",
+    help="Where clients that speak HTTP call; none: nowhere.",
 )

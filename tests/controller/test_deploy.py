@@ -137,6 +137,17 @@ def test_services_have_the_documented_names_and_ports():
         ("grpc", 8033),
         ("http", 8008),
     ]
+    made = workloads(runtime(shipped()), DEFAULTS, PLACE, is_up=True)[1]
+    for deployment in (objects["Deployment", names.ROUTER], made):
+        mesh = next(
+            c
+            for c in deployment["spec"]["template"]["spec"]["containers"]
+            if c["name"] == names.MESH
+        )
+        assert {port["targetPort"] for port in public["spec"]["ports"]} <= {
+            port["name"] for port in mesh["ports"]
+        }
+        assert {"--listen=0.0.0.0:8033", "--rest-listen=0.0.0.0:8008"} <= set(mesh["args"])
     assert [(p["name"], p["port"]) for p in internal["spec"]["ports"]] == [("internal", 8034)]
     assert internal["spec"]["clusterIP"] == "None"
 

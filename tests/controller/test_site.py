@@ -129,6 +129,7 @@ async def test_predictor_goes_to_the_mesh_and_its_status_comes_back():
             "activeModelState": "Loaded",
             "transitionStatus": "UpToDate",
             "grpcEndpoint": "grpc://wml-serving:8033",
+            "httpEndpoint": "http://wml-serving:8008",
         }
         kube.remove("Predictor", "p")
         await asyncio.sleep(1)
