@@ -4,7 +4,8 @@ Deadline and cancellation go with the call: a caller that leaves cancels it upst
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -19,6 +20,7 @@ from router.port import Upstream
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 UnaryCall: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
+StreamCall: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 
 CONNECT_S = 1.0
 # Each hop sets these for itself, or they are meant for us alone.
@@ -112,15 +114,28 @@ class Forwarder:
             upstream.took(took_s * 1000.0)
         return answer
 
+    @asynccontextmanager
     async def stream(
         self, upstream: Upstream, method: str, metadata: Metadata, timeout_s: float | None
-    ) -> grpc.aio.StreamStreamCall[bytes, bytes]:
+    ) -> AsyncIterator[StreamCall]:
         """A stream to the upstream that has been opened and not written to.
 
-        Raises NotSent, MethodNotServed.
+        It counts as one call to the runtime for as long as the context lasts. Raises NotSent, or
+        MeshError.
         """
-        if not upstream.hop and method not in upstream.calls.plain:
+        if upstream.hop:
+            yield await self._opened(upstream, method, metadata, timeout_s)
+            return
+        if method not in upstream.calls.plain:
             _, metadata = upstream.calls.prepared(method, b"", metadata, upstream.id)
+        gate = upstream.gate
+        turn = nullcontext(timeout_s) if gate is None else gate.turn(upstream.id, timeout_s)
+        async with turn as left_s:
+            yield await self._opened(upstream, method, metadata, left_s)
+
+    async def _opened(
+        self, upstream: Upstream, method: str, metadata: Metadata, timeout_s: float | None
+    ) -> StreamCall:
         link = self._link(upstream)
         if link.channel.get_state() is not grpc.ChannelConnectivity.READY:
             await self._connect(link, upstream)

@@ -117,9 +117,9 @@ class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
             try:
                 metadata = passed_on(context.invocation_metadata() or ())
                 left_s = context.time_remaining()
-                call: Any = await self._forwarder.stream(copy, method, metadata, left_s)
-                await context.send_initial_metadata(((ACCEPTED, "1"),))
-                await self._relay(call, copy, requests, context)
+                async with self._forwarder.stream(copy, method, metadata, left_s) as call:
+                    await context.send_initial_metadata(((ACCEPTED, "1"),))
+                    await self._relay(call, copy, requests, context)
             except NotSent:
                 await self._refuse(context, is_sent_nowhere=True)
             except MeshError as error:

@@ -66,8 +66,11 @@ class Streams:
         while tries.left:
             upstream = await self._router.enter(name, client.deadline_s)
             try:
-                call = await self._open(upstream, method, with_name(head, upstream.id), client)
-                return await self._run(_Feed(call, upstream, name, field), client)
+                metadata = passed_on(client.metadata)
+                within_s = left_s(client.deadline_s)
+                async with self._forwarder.stream(upstream, method, metadata, within_s) as call:
+                    await _begin(call, upstream, with_name(head, upstream.id))
+                    return await self._run(_Feed(call, upstream, name, field), client)
             except NotSent:
                 tries.not_sent(upstream)
             except NotAccepted as refusal:
@@ -76,27 +79,6 @@ class Streams:
             finally:
                 upstream.leave()
         raise Unavailable(f"the runtime of predictor {name!r} cannot be reached")
-
-    async def _open(self, upstream: Upstream, method: str, first: bytes, client: Client) -> Any:
-        """A stream with its first message written; another node has begun it then.
-
-        Raises NotSent, NotAccepted. What the runtime sends ahead of its first message does not pass
-        a second node.
-        """
-        metadata = passed_on(client.metadata)
-        call: Any = await self._forwarder.stream(
-            upstream, method, metadata, left_s(client.deadline_s)
-        )
-        try:
-            await call.write(first)
-            if upstream.hop and not _is_accepted(await call.initial_metadata()):
-                await anext(aiter(call), None)  # raises what it ended with
-        except grpc.aio.AioRpcError as error:
-            raise NotAccepted(error) from error
-        except BaseException:
-            call.cancel()
-            raise
-        return call
 
     async def _run(self, feed: "_Feed", client: Client) -> Metadata:
         call = feed.call
@@ -145,6 +127,23 @@ class _Feed:
             raise InvalidRequest(self._field, problem)
         self._upstream.touch(monotonic_s())
         return with_name(head, self._upstream.id)
+
+
+async def _begin(call: Any, upstream: Upstream, first: bytes) -> None:
+    """Writes the first message; another node has begun the stream then.
+
+    Raises NotAccepted. What the runtime sends ahead of its first message does not pass a second
+    node.
+    """
+    try:
+        await call.write(first)
+        if upstream.hop and not _is_accepted(await call.initial_metadata()):
+            await anext(aiter(call), None)  # raises what it ended with
+    except grpc.aio.AioRpcError as error:
+        raise NotAccepted(error) from error
+    except BaseException:
+        call.cancel()
+        raise
 
 
 async def _answer(call: Any, client: Client) -> None:

@@ -125,6 +125,28 @@ async def test_stream_holds_its_copy_until_it_ends():
         assert runtime.peak_bytes == MB
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_stream_counts_as_a_call_to_a_runtime_that_limits_them(is_cancelled):
+    runtime = FakeRuntime(facts={"is_concurrency_limited": True}, max_concurrency=1)
+    async with world(runtime) as w:
+        await w.apply("p")
+        stream = open_stream(w)
+        await stream.write(message("p", "a"))
+        await stream.read()
+        unary = begin(w.ask("p", "unary"))
+        later = open_stream(w)
+        await later.write(message("p", "later"))
+        await later.done_writing()
+        await asyncio.sleep(0.1)
+        assert not unary.done()
+        if is_cancelled:
+            stream.cancel()
+        else:
+            await stream.done_writing()
+        assert (await unary).id == "unary"
+        assert kfs.ModelInferResponse.FromString(await later.read()).id == "later"
+
+
 async def test_stream_that_a_client_cancels_lets_go_of_its_copy():
     runtime = FakeRuntime(capacity_bytes=MB)
     async with world(runtime) as w:
