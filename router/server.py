@@ -41,7 +41,8 @@ class ServerLimits:
 
     `message_bytes`: one message; `metadata_bytes`: all headers of a call; `connections`: at once,
     further ones are closed; `calls_per_connection`: at once, further ones wait at the client;
-    `connection_age_s`: after which a connection is renewed, its calls finishing on the old one.
+    `connection_age_s`: after which a connection is renewed, its calls finishing on the old one;
+    `body_s`: how long a body may take to arrive over HTTP.
     """
 
     message_bytes: int = 16 * 1024 * 1024
@@ -49,6 +50,7 @@ class ServerLimits:
     connections: int = 10_000
     calls_per_connection: int = 1_000
     connection_age_s: float | None = None
+    body_s: float = 60.0
 
 
 def server_options(limits: ServerLimits) -> tuple[tuple[str, int], ...]:

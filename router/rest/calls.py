@@ -19,11 +19,12 @@ from router.naming import kserve
 from router.port import Mesh
 from router.refusal import code_of
 from router.rest.failure import JSON, HttpProblem
-from router.rest.request import BodyLimits, body_of, deadline_of, metadata_of, too_large
+from router.rest.request import body_of, deadline_of, decompressed, metadata_of, too_large
 from router.route import Router
-from router.server import ROUTED, SERVICE
+from router.server import ROUTED, SERVICE, ServerLimits
 
 EXTENSIONS = ("binary_tensor_data",)
+IDENTITY = "identity"
 BINARY = "application/octet-stream"
 # What takes longer to convert than the loop may stand still goes to a thread.
 ON_LOOP_BYTES = 4 * 1024
@@ -35,7 +36,7 @@ Result = TypeVar("Result")
 class Calls:
     """Each answers one request. They raise MeshError, AioRpcError and HttpProblem."""
 
-    def __init__(self, router: Router, mesh: Mesh, metrics: Metrics, limits: BodyLimits) -> None:
+    def __init__(self, router: Router, mesh: Mesh, metrics: Metrics, limits: ServerLimits) -> None:
         self._unary = router.unary
         self._mesh = mesh
         self._ended = metrics.api.ended
@@ -52,11 +53,14 @@ class Calls:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def infer(self, request: web.BaseRequest, name: str, version: str) -> web.Response:
+        most_bytes = self._limits.message_bytes
         body = await body_of(request, self._limits)
+        if (encoding := request.headers.get("Content-Encoding", IDENTITY).lower()) != IDENTITY:
+            body = await self._in_thread(decompressed, body, encoding, most_bytes)
         length = request.headers.get(LENGTH_HEADER)
         message, wanted = await self._converted(len(body), _request, body, length, name, version)
-        if len(message) > self._limits.most_bytes:
-            raise too_large(self._limits.most_bytes)
+        if len(message) > most_bytes:
+            raise too_large(most_bytes)
         reply = await self._routed("ModelInfer", message, request)
         content, json_bytes = await self._converted(len(reply), _answer, reply, wanted)
         if json_bytes is None:
@@ -106,8 +110,10 @@ class Calls:
     async def _converted(self, size: int, convert: Callable[..., Result], *given: Any) -> Result:
         if size <= ON_LOOP_BYTES:
             return convert(*given)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, convert, *given)
+        return await self._in_thread(convert, *given)
+
+    async def _in_thread(self, work: Callable[..., Result], *given: Any) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *given)
 
 
 def _request(body: bytes, length: str | None, name: str, version: str) -> tuple[bytes, Wanted]:

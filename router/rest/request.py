@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from dataclasses import dataclass
+import zlib
 
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -11,10 +11,14 @@ from mesh.core.errors import InvalidRequest
 from mesh.ops.clock import monotonic_s
 from router.forward import Metadata
 from router.rest.failure import HttpProblem
+from router.server import ServerLimits
 
 TIMEOUT_HEADER = "Grpc-Timeout"
 TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])", re.ASCII)
 UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+COMPRESSED = ("gzip", "deflate")
+GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+BROKEN = "the body cannot be read: it is not encoded as it says"
 # Headers that go to the runtime, where gRPC can carry them.
 FORWARDED = frozenset({"authorization", "baggage", "traceparent", "tracestate"})
 FORWARDED_PREFIX = "x-"
@@ -26,28 +30,36 @@ JSON_TYPES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """`most_bytes` of a body, also once it is decompressed, and `time_s` for it to arrive."""
-
-    most_bytes: int
-    time_s: float = 60.0
-
-
-async def body_of(request: web.BaseRequest, limits: BodyLimits) -> bytes:
-    """The whole body. Raises HttpProblem."""
-    if request.content_length is not None and request.content_length > limits.most_bytes:
-        raise too_large(limits.most_bytes)
+async def body_of(request: web.BaseRequest, limits: ServerLimits) -> bytes:
+    """The whole body, as it came. Raises HttpProblem."""
+    if request.content_length is not None and request.content_length > limits.message_bytes:
+        raise too_large(limits.message_bytes)
     if request.can_read_body and request.content_type not in JSON_TYPES:
         raise HttpProblem(415, f"Content-Type: {request.content_type} is not application/json")
     await _go_on(request)
     try:
-        async with asyncio.timeout(limits.time_s):
-            return await _read(request, limits.most_bytes)
+        async with asyncio.timeout(limits.body_s):
+            return await _read(request, limits.message_bytes)
     except TimeoutError:
-        raise HttpProblem(408, f"the body did not arrive within {limits.time_s:g} s") from None
+        raise HttpProblem(408, f"the body did not arrive within {limits.body_s:g} s") from None
     except (web.RequestPayloadError, HttpProcessingError) as error:
-        raise HttpProblem(400, "the body cannot be read: it is not encoded as it says") from error
+        raise HttpProblem(400, BROKEN) from error
+
+
+def decompressed(body: bytes, encoding: str, most_bytes: int) -> bytes:
+    """A body without its Content-Encoding, of which there may be one. Raises HttpProblem."""
+    if encoding not in COMPRESSED:
+        raise HttpProblem(415, f"Content-Encoding: {encoding} is neither gzip nor deflate")
+    stream = zlib.decompressobj(GZIP_OR_ZLIB)
+    try:
+        content = stream.decompress(body, most_bytes + 1)
+    except zlib.error as error:
+        raise HttpProblem(400, BROKEN) from error
+    if len(content) > most_bytes:
+        raise too_large(most_bytes)
+    if not stream.eof:
+        raise HttpProblem(400, BROKEN)
+    return content
 
 
 async def _read(request: web.BaseRequest, most_bytes: int) -> bytes:

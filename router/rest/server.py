@@ -14,7 +14,7 @@ from router.refusal import REQUEST_ID, id_in
 from router.rest.calls import Calls
 from router.rest.failure import HttpProblem, failed, failure, refused
 from router.rest.paths import call_of
-from router.rest.request import BodyLimits, check_headers, metadata_of
+from router.rest.request import check_headers, metadata_of
 from router.route import Router
 from router.server import CannotListen, ServerLimits
 
@@ -35,7 +35,7 @@ class RestServer:
     def __init__(
         self, router: Router, mesh: Mesh, metrics: Metrics, limits: ServerLimits, grace_s: float
     ) -> None:
-        self._calls = Calls(router, mesh, metrics, BodyLimits(limits.message_bytes))
+        self._calls = Calls(router, mesh, metrics, limits)
         self._limits = limits
         self._grace_s = grace_s
         self._is_leaving = False
@@ -97,6 +97,8 @@ class _Server(web.Server):
         line_bytes = min(MOST_LINE_BYTES, limits.metadata_bytes)
         self._options: dict[str, Any] = {
             "access_log": None,
+            # By aiohttp it would be on the loop, and without an end.
+            "auto_decompress": False,
             "keepalive_timeout": IDLE_S,
             "max_line_size": line_bytes,
             "max_field_size": line_bytes,

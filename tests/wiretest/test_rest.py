@@ -1,9 +1,11 @@
 """V2 over HTTP on a node: the same way as by gRPC, in JSON."""
 
 import asyncio
+import gzip
 import json
 import re
 import struct
+import zlib
 from typing import Any
 
 import aiohttp
@@ -165,13 +167,31 @@ async def test_limits_of_bodies_and_headers():
         assert (await call_status(w, b"{}", Content_Type="text/html"))[0] == 415
         assert (await call_status(w, b"{}", x_a="a" * 600, x_b="b" * 600))[0] == 431
         assert (await call_status(w, b"{}", x_a="a" * 1_200))[0] == 400
-        gzip = await call_status(w, b"no gzip", Content_Encoding="gzip")
-        assert gzip == (400, {"error": "the body cannot be read: it is not encoded as it says"})
+        assert (await call_status(w, b"{}", Content_Encoding="br"))[0] == 415
+        broken = (400, {"error": "the body cannot be read: it is not encoded as it says"})
+        assert await call_status(w, b"no gzip", Content_Encoding="gzip") == broken
+        packed = gzip.compress(json.dumps(BODY).encode())
+        assert await call_status(w, packed[:-9], Content_Encoding="gzip") == broken
+        assert (await call_status(w, packed, Content_Encoding="gzip"))[0] == 200
+        assert (await call_status(w, zlib.compress(packed), Content_Encoding="deflate"))[0] == 400
+        bomb = gzip.compress(b" " * 1_000_000)
+        assert len(bomb) < 2_000
+        assert await call_status(w, bomb, Content_Encoding="gzip") == (413, too_large)
         assert (await infer(w))[0] == 200
 
 
 async def call_status(w: World, body: bytes, **headers: str):
     return (await call(w, "/v2/models/p/infer", body, **headers))[:2]
+
+
+async def test_body_that_does_not_arrive_in_time_is_refused():
+    async with world(server=ServerLimits(body_s=0.1)) as w:
+        reader, writer = await asyncio.open_connection("127.0.0.1", w.running.rest_port)
+        head = "POST /v2/models/p/infer HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: 10\r\n\r\n{{".encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+        await writer.wait_closed()
 
 
 async def test_connections_over_the_limit_are_closed_and_the_others_served():
