@@ -6,6 +6,7 @@ PYTHON ?= python3
 UV := .run/uv/bin/uv
 VENV := .venv
 MLSERVER := .run/venvs/mlserver
+MLSERVER_MORE := .run/venvs/mlserver-more
 BENCH := .run/venvs/bench
 FUZZ := .run/venvs/fuzz
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ PB := mesh/wire/pb
 # Where `make run` keeps what survives a restart.
 STATE ?= .run/state
 
-.PHONY: help setup run test bench fuzz simulate soak bench-scale lint proto proto-check lock clean kube-packages kube-tools kube-up kube-down test-kube
+.PHONY: help setup run test bench fuzz simulate soak bench-scale bench-sizes test-model-types lint proto proto-check lock clean kube-packages kube-tools kube-up kube-down test-kube
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -69,6 +70,17 @@ test-kube: export WML_KUBE = required
 test-kube: setup kube-packages kube-tools  ## Run the tests on Kubernetes; they fail where it cannot be had.
 	$(BIN)/pytest tests/kube
 
+$(MLSERVER_MORE)/.done: $(UV) requirements/mlserver-more.lock
+	test -x $(MLSERVER_MORE)/bin/python || $(UV) venv --quiet --python '>=3.11,<3.13' $(MLSERVER_MORE)
+	$(UV) pip sync --quiet --python $(MLSERVER_MORE)/bin/python requirements/mlserver-more.lock
+	touch $@
+
+test-model-types: $(VENV)/.done $(MLSERVER_MORE)/.done  ## Test every model type, with MLflow and CatBoost, which the shipped runtime is without.
+	$(BIN)/pytest tests/contract/test_mlserver_types.py
+
+bench-sizes: $(VENV)/.done $(MLSERVER_MORE)/.done  ## Measure what models take of memory against the estimate: build/sizes.json.
+	$(BIN)/python -m tests.bench.sizes --venv $(MLSERVER_MORE)
+
 $(BENCH)/.done: $(UV) tests/bench/requirements.txt
 	test -x $(BENCH)/bin/python || $(UV) venv --quiet --python '>=3.11,<3.14' $(BENCH)
 	$(UV) pip sync --quiet --python $(BENCH)/bin/python tests/bench/requirements.txt
@@ -110,6 +122,9 @@ lock: $(UV)  ## Resolve the requirements anew.
 	  --constraint requirements/dev.lock --output-file requirements/main.lock pyproject.toml
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --override requirements/mlserver-overrides.txt --output-file requirements/mlserver.lock requirements/mlserver.in
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --override requirements/mlserver-overrides.txt --constraint requirements/mlserver.lock \
+	  --output-file requirements/mlserver-more.lock requirements/mlserver-more.in
 
 clean:  ## Remove what was built and installed here.
 	rm -rf .run .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage*

@@ -40,8 +40,9 @@ METRIC = re.compile(
 class MLServerProcess:
     """MLServer over `root`; started by `start`, or as a context manager."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, venv: Path = VENV) -> None:
         self.root = root
+        self._venv = venv
         self.served = root / SUBDIR
         self.grpc_port, self.http_port, self.metrics_port = _free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,6 +51,11 @@ class MLServerProcess:
     @property
     def target(self) -> str:
         return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def __enter__(self) -> "MLServerProcess":
         self.start()
@@ -63,7 +69,7 @@ class MLServerProcess:
         self.served.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [VENV / "bin/mlserver", "start", self.served],
+                [self._venv / "bin/mlserver", "start", self.served],
                 env={**os.environ, **self._environment()},  # noqa: TID251 - handed on
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -126,6 +132,10 @@ class MLServerProcess:
 
     def infer(self, model: str, pixels: list[float]) -> int:
         """The digit that the model sees; raises grpc.RpcError."""
+        return int(self.ask(model, pixels).outputs[0].contents.int64_contents[0])
+
+    def ask(self, model: str, pixels: list[float]) -> kfs.ModelInferResponse:
+        """Of one row of numbers; raises grpc.RpcError."""
         tensor = kfs.ModelInferRequest.InferInputTensor(
             name="predict",
             shape=[1, len(pixels)],
@@ -135,8 +145,10 @@ class MLServerProcess:
         with self._channel() as channel:
             stub: Any = kfs_grpc.GRPCInferenceServiceStub(channel)
             request = kfs.ModelInferRequest(model_name=model, inputs=[tensor])
-            answer = stub.ModelInfer(request, timeout=10)
-        return int(answer.outputs[0].contents.int64_contents[0])
+            # Without it, MLflow models get the request as it is.
+            request.parameters["content_type"].string_param = "np"
+            answer: kfs.ModelInferResponse = stub.ModelInfer(request, timeout=10)
+        return answer
 
     def calls(self, method: str) -> int:
         """How often a gRPC method was called since the start, as its own metrics count."""
