@@ -12,7 +12,7 @@ from mesh.agent.holdings import Identity
 from mesh.core.ids import NodeId
 from mesh.core.records import CopyState, NodeRecord, NodeState
 from mesh.registry.memory import MemoryRegistry
-from mesh.registry.port import Put
+from mesh.registry.port import Delete, Put
 from mesh.wire import records
 from mesh.wire.pb import wml_management_pb2 as pb
 from tests.support.builders import RUNTIME, copy
@@ -298,3 +298,18 @@ async def test_failure_of_what_is_not_there_is_not_found():
         await w.apply("p")
         asked = pb.ForgetFailureRequest(predictor="p", node="x")
         assert await refused(forget(asked)) == (grpc.StatusCode.NOT_FOUND, "node 'x' not found")
+
+
+async def test_nothing_is_deleted_from_a_store_that_is_being_filled_again():
+    registry = MemoryRegistry()
+    async with pair(registry) as (left, _):
+        await left.apply("p")
+        await left.reaches("p", "Loaded  UpToDate")
+        await registry.commit([Delete(records.SEEDED)])
+        call = left.manage.Delete(pb.DeleteRequest(name="p"))
+        code, words = await refused(call)
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert words == "the store has lost its data and is being filled: try again"
+        await registry.commit([Put(records.SEEDED, b"1")])
+        await left.manage.Delete(pb.DeleteRequest(name="p"))
+        await eventually(lambda: not left.running.node.view.predictors)

@@ -5,6 +5,7 @@ import gzip
 import json
 import re
 import struct
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -12,6 +13,8 @@ import aiohttp
 import grpc
 import pytest
 
+from router.rest.failure import HttpProblem
+from router.rest.request import decompressed
 from router.server import ServerLimits
 from tests.support.world import World, begin, eventually, world
 
@@ -301,3 +304,14 @@ async def test_predictors_say_where_it_is():
     async with world() as w:
         await w.apply("p")
         assert (await w.status("p"))["httpEndpoint"] == "http://localhost:0"
+
+
+async def test_what_a_bomb_unpacks_to_is_never_held():
+    bomb = gzip.compress(bytes(20_000_000), 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(HttpProblem, match="the request is larger than 1000 bytes"):
+            decompressed(bomb, "gzip", 1_000)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
