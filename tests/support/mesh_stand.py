@@ -225,6 +225,7 @@ class MeshStand:
     traits: str = ""
     options: Sequence[str] = ()
     kind: str = "ours"
+    calls_at_once: int = 0
     cuts: CuttingProxies | None = None
     nodes: list[MeshNode] = field(default_factory=list)
     mlservers: MLServers | None = None
@@ -366,6 +367,7 @@ class MeshStand:
             log=self.folder / f"runtime{index}.log",
             capacity_bytes=self.capacity_bytes,
             traits=self.traits,
+            calls_at_once=self.calls_at_once,
             kind=self.kind,
         )
 

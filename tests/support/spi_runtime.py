@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from mesh.wire.field_path import read_string
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from mesh.wire.pb import kfs_inference_v2_pb2_grpc as kfs_grpc
 from mesh.wire.pb import model_repository_pb2 as repository
@@ -37,6 +38,9 @@ OTHERS = "others"
 CONTROL = "wmlserving.test.Control"
 KEEPALIVE = (("grpc.keepalive_permit_without_calls", 1), ("grpc.http2.max_ping_strikes", 0))
 METHODS = ("ModelInfer", "ModelMetadata")
+# A service that is not KServe's, of which nobody has the types: the id is at field 1 of field 1.
+FOREIGN = "wmlserving.test.Foreign"
+FOREIGN_PATH = (1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class Counts:
     without_room: Counter[str] = field(default_factory=Counter)
     peak_bytes: int = 0
     peak_loading: int = 0
+    peak_in_flight: int = 0
 
 
 @dataclass
@@ -174,6 +179,7 @@ class Models:
             raise Refused(grpc.StatusCode.NOT_FOUND, f"Model {model} not found")
         self.counts.infers[model] += 1
         held.in_flight += 1
+        self.counts.peak_in_flight = max(self.counts.peak_in_flight, held.in_flight)
         try:
             if held.traits.infer:
                 await asyncio.sleep(held.traits.infer)
@@ -185,21 +191,25 @@ class Models:
 
 
 class ModelRuntime(spi_grpc.ModelRuntimeServicer):
-    """The SPI over `models`, as an adapter of ours or as one of others'."""
+    """The SPI over `models`, as an adapter of ours or as one of others'.
 
-    def __init__(self, models: Models, kind: str, at_once: int) -> None:
+    `calls_at_once`: to one model; 0 is no limit.
+    """
+
+    def __init__(self, models: Models, kind: str, at_once: int, calls_at_once: int) -> None:
         self.is_up = True
         self.lives: list[str] = []
         self._models = models
         self._kind = kind
         self._at_once = at_once
+        self._calls_at_once = calls_at_once
 
     async def loadModel(self, request, context):
         try:
             size = await self._models.load(request.modelId, request.modelPath)
         except Refused as error:
             await context.abort(error.code, str(error))
-        return spi.LoadModelResponse(sizeInBytes=size)
+        return spi.LoadModelResponse(sizeInBytes=size, maxConcurrency=self._calls_at_once)
 
     async def unloadModel(self, request, context):
         await self._models.unload(request.modelId)
@@ -224,14 +234,19 @@ class ModelRuntime(spi_grpc.ModelRuntimeServicer):
         if self._kind == OTHERS or not node or self.lives[-1:] != [node]:
             await self._models.clear()
             self.lives.append(node)
-        info = spi.RuntimeStatusResponse.MethodInfo(idInjectionPath=(1,))
+        info = spi.RuntimeStatusResponse.MethodInfo
+        methods = {
+            f"inference.GRPCInferenceService/{name}": info(idInjectionPath=(1,)) for name in METHODS
+        }
+        methods[f"{FOREIGN}/Predict"] = info(idInjectionPath=FOREIGN_PATH)
         return spi.RuntimeStatusResponse(
             status=spi.RuntimeStatusResponse.READY,
             capacityInBytes=self._models.capacity_bytes,
             maxLoadingConcurrency=self._at_once,
             modelLoadingTimeoutMs=90_000,
             defaultModelSizeInBytes=self._models.traits.size,
-            methodInfos={f"inference.GRPCInferenceService/{name}": info for name in METHODS},
+            limitModelConcurrency=self._calls_at_once > 0,
+            methodInfos=methods,
         )
 
 
@@ -287,6 +302,21 @@ class Repository(repository_grpc.ModelRepositoryServiceServicer):
         return answer
 
 
+def foreign(models: Models) -> grpc.GenericRpcHandler:
+    """Predict answers with the request as it came."""
+
+    async def predict(request: bytes, context: Any) -> bytes:
+        try:
+            await models.infer(read_string(request, FOREIGN_PATH))
+        except Refused as error:
+            await context.abort(error.code, str(error))
+        return request
+
+    return grpc.method_handlers_generic_handler(
+        FOREIGN, {"Predict": grpc.unary_unary_rpc_method_handler(predict)}
+    )
+
+
 def control(models: Models, runtime: ModelRuntime) -> grpc.GenericRpcHandler:
     """Read: all that it knows, as JSON. Change: a JSON object with what is to be other."""
 
@@ -322,10 +352,9 @@ def control(models: Models, runtime: ModelRuntime) -> grpc.GenericRpcHandler:
 
 
 async def serve(
-    spi_address: str, data_address: str, models: Models, kind: str, at_once: int
+    spi_address: str, data_address: str, models: Models, runtime: ModelRuntime, kind: str
 ) -> None:
     """Until SIGTERM. Both may be one address."""
-    runtime = ModelRuntime(models, kind, at_once)
     servers = {
         address: grpc.aio.server(options=KEEPALIVE) for address in (spi_address, data_address)
     }
@@ -335,7 +364,7 @@ async def serve(
     data = servers[data_address]
     kfs_grpc.add_GRPCInferenceServiceServicer_to_server(Inference(models), data)
     repository_grpc.add_ModelRepositoryServiceServicer_to_server(Repository(models), data)
-    data.add_generic_rpc_handlers((control(models, runtime),))
+    data.add_generic_rpc_handlers((control(models, runtime), foreign(models)))
     for address, server in servers.items():
         server.add_insecure_port(address)
         await server.start()
@@ -354,10 +383,12 @@ def main() -> None:
     parser.add_argument("--capacity", type=int, default=10_000_000, help="bytes for models")
     parser.add_argument("--traits", default="", help="of each model whose path does not say")
     parser.add_argument("--at-once", type=int, default=4, help="loads that it takes at once")
+    parser.add_argument("--calls-at-once", type=int, default=0, help="to a model; 0: any number")
     parser.add_argument("--adapter", choices=(OURS, OTHERS), default=OURS)
     told = parser.parse_args()
     models = Models(told.capacity, Traits().read(told.traits))
-    asyncio.run(serve(told.spi, told.data, models, told.adapter, told.at_once))
+    runtime = ModelRuntime(models, told.adapter, told.at_once, told.calls_at_once)
+    asyncio.run(serve(told.spi, told.data, models, runtime, told.adapter))
 
 
 if __name__ == "__main__":

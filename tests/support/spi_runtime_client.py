@@ -29,6 +29,7 @@ class SpiRuntime:
     capacity_bytes: int = 10_000_000
     traits: str = ""
     at_once: int = 4
+    calls_at_once: int = 0
     kind: str = OURS
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -37,7 +38,7 @@ class SpiRuntime:
         command = [sys.executable, "-m", "tests.support.spi_runtime"]
         command += ["--spi", self.spi, "--data", self.data, "--adapter", self.kind]
         command += ["--capacity", str(self.capacity_bytes), "--traits", self.traits]
-        command += ["--at-once", str(self.at_once)]
+        command += ["--at-once", str(self.at_once), "--calls-at-once", str(self.calls_at_once)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
 

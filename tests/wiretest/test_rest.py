@@ -17,6 +17,7 @@ from router.rest.failure import HttpProblem
 from router.rest.request import decompressed
 from router.server import ServerLimits
 from tests.support.world import World, begin, eventually, world
+from tests.wiretest.test_administration import pair
 
 INPUT = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1.5, 2.0]}
 BODY = {"inputs": [INPUT]}
@@ -82,7 +83,7 @@ async def test_tensors_may_come_and_go_as_bytes():
 async def test_large_request_is_answered():
     async with world() as w:
         await w.apply("p")
-        tensor = {"name": "x", "shape": [400, 500], "datatype": "INT64", "data": [7] * 200_000}
+        tensor = {"name": "x", "shape": [200, 300], "datatype": "INT64", "data": [7] * 60_000}
         async with (
             aiohttp.ClientSession() as session,
             session.post(
@@ -291,6 +292,14 @@ async def held(session: aiohttp.ClientSession, w: World) -> tuple[int, str]:
     async with session.post(url(w, "/v2/models/p/infer"), json=body) as answer:
         await answer.read()
         return answer.status, answer.headers.get("Connection", "")
+
+
+async def test_any_node_of_a_mesh_answers():
+    async with pair() as (left, right):
+        await left.apply("p")
+        (model,) = {(await infer(w))[1]["model_name"] for w in (left, right)}
+        assert [w.runtime.loads for w in (left, right)].count([]) == 1
+        assert model.startswith("p-")
 
 
 async def test_rest_can_be_left_out():

@@ -1,0 +1,61 @@
+"""A runtime of others in a mesh of real nodes: its own service, its path of the id, its limit."""
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+import yaml
+
+from mesh.wire.field_path import read_string, replace_string
+from tests.support.mesh_stand import ASK_S, MakeMesh
+from tests.support.spi_runtime import FOREIGN, FOREIGN_PATH
+
+PREDICT = f"/{FOREIGN}/Predict"
+AT_ONCE = 2
+CALLS = 12
+OTHERS = b"\x12\x03abc"  # a field of the request that nobody here knows
+
+
+@pytest.fixture
+def dataplane(tmp_path: Path) -> Path:
+    path = tmp_path / "dataplane.yaml"
+    methods = {PREDICT.lstrip("/"): {"idExtractionPath": list(FOREIGN_PATH)}}
+    path.write_text(yaml.safe_dump({"rpcConfigs": methods}))
+    return path
+
+
+async def predict(public: str, name: str, method: str = PREDICT) -> bytes:
+    async with grpc.aio.insecure_channel(public) as channel:
+        request = replace_string(OTHERS, FOREIGN_PATH, name)
+        return bytes(await channel.unary_unary(method)(request, timeout=ASK_S))
+
+
+async def test_service_of_its_own_through_any_node_within_its_limit(
+    make_mesh: MakeMesh, dataplane: Path
+):
+    async with make_mesh(
+        nodes=2,
+        kind="others",
+        calls_at_once=AT_ONCE,
+        traits="infer=0.05",
+        options=("--dataplane", str(dataplane)),
+    ) as stand:
+        model = await stand.apply("p", "version=p")
+        await stand.until_settled("p")
+        async with asyncio.TaskGroup() as group:
+            calls = [
+                group.create_task(predict(stand.publics[number % 2], "p"))
+                for number in range(CALLS)
+            ]
+        for call in calls:
+            assert read_string(call.result(), FOREIGN_PATH) == model
+            assert call.result().startswith(OTHERS) or call.result().endswith(OTHERS)
+        counts = [await node.runtime.read() for node in stand.nodes]
+        assert sum(count["infers"].get(model, 0) for count in counts) == CALLS
+        assert max(count["peak_in_flight"] for count in counts) == AT_ONCE
+        for public in stand.publics:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await predict(public, "p", f"/{FOREIGN}/Train")
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
