@@ -153,7 +153,8 @@ def limits() -> str:
     rows = [
         ("a request's message", _mib(server.message_bytes)),
         ("a request's metadata", f"{server.metadata_bytes // 1024} KiB"),
-        ("connections", f"{server.connections:,}"),
+        ("how long a request's body may take to arrive by REST", f"{server.body_s:g} s"),
+        ("connections, by gRPC and by REST each", f"{server.connections:,}"),
         ("calls at once on a connection", f"{server.calls_per_connection:,}"),
         ("requests that wait for one Predictor to load", f"{waiting.per_model:,}"),
         ("requests that wait on the node", f"{waiting.per_node:,}"),
