@@ -60,11 +60,12 @@ def _problems(method: str, rpc: _Rpc) -> list[str]:
     if not service or not name or "/" in name:
         return ["must be package.Service/Method"]
     if method.startswith(KSERVE) and rpc.id_extraction_path not in ((), (1,)):
-        return ["idExtractionPath must be [1]: that is where KServe's messages have it"]
+        given = list(rpc.id_extraction_path)
+        return [f"idExtractionPath must be [1], not {given}: KServe's messages have it there"]
     if method.startswith("/grpc."):
         return ["is gRPC's own"]
     if not rpc.v_model_id:
-        return ["vModelId must be true: clients name Predictors, not backing models"]
+        return ["vModelId must be true, not false: clients name Predictors, not backing models"]
     return []
 
 
