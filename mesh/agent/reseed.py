@@ -4,8 +4,9 @@ create-only.
 Nodes announce their own records by themselves. Of the rest each node has a view; the first of them
 in rendezvous order writes what is missing, the next ones half a second later what is missing yet. A
 key that exists is never touched, so that what the store came back with stands. Last comes the mark
-for nodes that start (`seeded`), without which none is deleted. A Predictor that was deleted after the store's backup was made
-rises again with the backup: of that its owner is the judge, who applies and deletes as ever.
+for nodes that start (`seeded`), without which none is deleted. A Predictor that was deleted after
+the store's backup was made rises again with the backup: of that its owner is the judge, who applies
+and deletes as ever.
 """
 
 import asyncio
