@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc
 import grpc.aio
@@ -33,8 +33,7 @@ class NotSent(Exception):
     """The upstream could not be reached, so that it has certainly not begun the call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer with what came around it."""
 
     message: bytes
@@ -89,17 +88,6 @@ class Forwarder:
         if upstream.hop:
             metadata = (*metadata, *upstream.hop)
         call = unary(message, timeout=timeout_s, metadata=metadata or None)
-        if upstream.hop:
-            answer = await call
-        else:
-            answer = await self._measured(call, method, upstream)
-        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
-        return Reply(answer, tuple(initial), tuple(trailing))
-
-    async def _measured(
-        self, call: grpc.aio.UnaryUnaryCall[bytes, bytes], method: str, upstream: Upstream
-    ) -> bytes:
-        """The answer of the runtime beside us."""
         began_s = monotonic_s()
         code = "CANCELLED"
         try:
@@ -109,10 +97,12 @@ class Forwarder:
             code = error.code().name
             raise
         finally:
-            took_s = monotonic_s() - began_s
-            self._ended(upstream.calls.label(method), code, took_s)
-            upstream.took(took_s * 1000.0)
-        return answer
+            if not upstream.hop:  # a peer counts its own
+                took_s = monotonic_s() - began_s
+                self._ended(upstream.calls.label(method), code, took_s)
+                upstream.took(took_s * 1000.0)
+        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
+        return Reply(answer, tuple(initial) if initial else (), tuple(trailing) if trailing else ())
 
     @asynccontextmanager
     async def stream(

@@ -51,7 +51,7 @@ class Router:
         forwarded = passed_on(metadata)
         tries = self.tries()
         while tries.left:
-            upstream = await self.enter(name, deadline_s)
+            upstream = self._at_hand(name) or await self.enter(name, deadline_s)
             try:
                 return await self._forwarder.unary(
                     upstream,
@@ -75,12 +75,16 @@ class Router:
 
     async def enter(self, name: str, deadline_s: float | None) -> Upstream:
         """A copy that serves the name, entered once: the caller must leave it. Raises MeshError."""
+        return self._at_hand(name) or await self._waiting.wait(name, left_s(deadline_s))
+
+    def _at_hand(self, name: str) -> Upstream | None:
+        """As `enter`, where there is nothing to wait for."""
         now = monotonic_s()
-        if (route := self._mesh.routes.get(name)) and self._mesh.is_fresh(now):
-            upstream = route[0] if len(route) == 1 else self._mesh.pick(route)
-            upstream.enter(now)
-            return upstream
-        return await self._waiting.wait(name, left_s(deadline_s))
+        if not (route := self._mesh.routes.get(name)) or not self._mesh.is_fresh(now):
+            return None
+        upstream = route[0] if len(route) == 1 else self._mesh.pick(route)
+        upstream.enter(now)
+        return upstream
 
 
 class Tries:
