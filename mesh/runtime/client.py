@@ -39,6 +39,7 @@ EVENTS_KEPT = 1000
 ADAPTER_METADATA = "wml-adapter"
 UNLOAD_TIMEOUT_S = 60.0
 NOTHING_HELD = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT)
+NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 LOST_STATES = (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN)
 
 
@@ -139,7 +140,7 @@ class GrpcRuntime:
         try:
             answer = await self._server.ModelReady(request, timeout=CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
+            if error.code() in NO_ANSWER:
                 raise _unavailable(error) from error
             return False
         return bool(answer.ready)

@@ -178,6 +178,13 @@ async def test_model_is_there_where_the_server_says_so(answer, has):
         assert await runtime.has(MODEL.id) is has
 
 
+async def test_model_is_not_given_up_where_the_server_does_not_say():
+    async with runtime_server(ModelReady=Code.DEADLINE_EXCEEDED) as server:
+        async with client(server) as runtime:
+            with pytest.raises(Unavailable):
+                await runtime.has(MODEL.id)
+
+
 async def test_events_are_read_until_the_adapter_lost_its_server():
     async with runtime_server(runtimeStatus=READY) as server, client(server) as runtime:
         await runtime.status()
