@@ -4,6 +4,7 @@ It reads requests, asks `Models`, and turns errors into status by one table. It 
 server.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -17,7 +18,7 @@ import grpc.aio
 
 from mesh.adapters import errors
 from mesh.adapters.errors import AdapterError
-from mesh.adapters.events import Events
+from mesh.adapters.events import Events, Mailbox
 from mesh.adapters.model_key import read_request, size_key
 from mesh.adapters.models import Models
 from mesh.core.ids import ModelId
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # By which a node of ours tells its life, and an adapter of ours that it understood.
 NODE_METADATA = "wml-node"
+BEAT_METADATA = "wml-beat"
+BEAT_S = 5.0
 ADAPTER_METADATA = (("wml-adapter", "1"),)
 STOP_S = 1.0
 # The node runs as another user of the same group.
@@ -158,9 +161,17 @@ class AdapterEvents(events_grpc.AdapterEventsServicer):
         with self._events.watching() as mailbox:
             if not self._models.is_settled:  # it went between the node's question and this one
                 self._events.tell_lost(mailbox)
-            await context.send_initial_metadata(ADAPTER_METADATA)
-            while (event := await mailbox.take()) is not None:
+            await context.send_initial_metadata((*ADAPTER_METADATA, (BEAT_METADATA, str(BEAT_S))))
+            while (event := await _next(mailbox)) is not None:
                 yield event
+
+
+async def _next(mailbox: Mailbox) -> events_pb.Event | None:
+    try:
+        async with asyncio.timeout(BEAT_S):
+            return await mailbox.take()
+    except TimeoutError:
+        return events_pb.Event(alive=events_pb.Alive())
 
 
 @contextlib.asynccontextmanager

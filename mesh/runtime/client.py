@@ -37,6 +37,10 @@ CALL_TIMEOUT_S = 5.0
 EVENTS_KEPT = 1000
 # What an adapter of ours says of itself: it keeps what it loaded for this life of the node.
 ADAPTER_METADATA = "wml-adapter"
+# How often it says on its stream of events that it lives, in seconds; and after how many times that
+# it has not said so it counts as lost.
+BEAT_METADATA = "wml-beat"
+MISSED_BEATS = 4
 UNLOAD_TIMEOUT_S = 60.0
 NOTHING_HELD = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT)
 NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -193,12 +197,14 @@ class GrpcRuntime:
 
     async def _adapter_events(self, events: asyncio.Queue[RuntimeEvent | None]) -> None:
         try:
-            async for event in self._events.Watch(adapter.WatchRequest()):
+            async for event in _beating(self._events.Watch(adapter.WatchRequest())):
                 if event.WhichOneof("event") == "runtime_lost":
                     self._is_server_lost = True
                     break
                 if (read := _read_event(event)) is not None:
                     await events.put(read)
+        except TimeoutError:
+            log.warning("the adapter does not answer")
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 await self._until_lost(self._spi_channel, events)
@@ -214,6 +220,23 @@ class GrpcRuntime:
             await channel.wait_for_state_change(state)
             state = channel.get_state(try_to_connect=True)
         await events.put(None)
+
+
+async def _beating(watch: Any) -> AsyncIterator[adapter.Event]:
+    """The events of an adapter. Raises TimeoutError where it misses its own beats, if it has any,
+    and AioRpcError."""
+    said = dict(await watch.initial_metadata() or ())
+    silence_s = float(said[BEAT_METADATA]) * MISSED_BEATS if BEAT_METADATA in said else None
+    stream = aiter(watch)
+    try:
+        while True:
+            async with asyncio.timeout(silence_s):
+                event = await anext(stream, None)
+            if event is None:
+                return
+            yield event
+    finally:
+        watch.cancel()
 
 
 def _is_gone(state: grpc.ChannelConnectivity) -> bool:

@@ -51,6 +51,18 @@ async def test_changed_key_is_told_by_its_name_alone(parts: Parts) -> None:
             assert event == pb.Event(storage_key_changed=pb.StorageKeyChanged(key="store"))
 
 
+async def test_adapter_says_that_it_lives_where_nothing_happens(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.adapters.server.BEAT_S", 0.05)
+    async with parts.life() as client:
+        await client.ready()
+        watch = await client.watch()
+        assert dict(await watch.initial_metadata())["wml-beat"] == "0.05"
+        for _ in range(3):
+            assert await watch.read() == pb.Event(alive=pb.Alive())
+
+
 async def test_changed_key_is_told_from_the_real_folder(parts: Parts, tmp_path: Path) -> None:
     keys = StorageKeys(tmp_path / "storage-config", poll_s=0.01)
     settings = settings_for(parts.root, parts.socket)

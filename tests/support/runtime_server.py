@@ -43,6 +43,7 @@ class RuntimeServer:
     events: asyncio.Queue[events_pb.Event] = field(default_factory=asyncio.Queue)
     asked: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    beat_s: float = 0.0
     target: str = ""
     server: grpc.aio.Server | None = None
 
@@ -87,7 +88,9 @@ class RuntimeServer:
 
         return answer
 
-    async def _watch(self, _: Any, __: Any) -> AsyncIterator[events_pb.Event]:
+    async def _watch(self, _: Any, context: Any) -> AsyncIterator[events_pb.Event]:
+        if self.beat_s:
+            await context.send_initial_metadata((("wml-beat", str(self.beat_s)),))
         while True:
             yield await self.events.get()
 

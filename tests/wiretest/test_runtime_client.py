@@ -179,10 +179,10 @@ async def test_model_is_there_where_the_server_says_so(answer, has):
 
 
 async def test_model_is_not_given_up_where_the_server_does_not_say():
-    async with runtime_server(ModelReady=Code.DEADLINE_EXCEEDED) as server:
-        async with client(server) as runtime:
-            with pytest.raises(Unavailable):
-                await runtime.has(MODEL.id)
+    silent = runtime_server(ModelReady=Code.DEADLINE_EXCEEDED)
+    async with silent as server, client(server) as runtime:
+        with pytest.raises(Unavailable):
+            await runtime.has(MODEL.id)
 
 
 async def test_events_are_read_until_the_adapter_lost_its_server():
@@ -207,6 +207,18 @@ async def test_events_are_read_until_the_adapter_lost_its_server():
         assert not runtime.is_serving()
         await runtime.status()
         assert runtime.is_serving()
+
+
+async def test_events_end_with_an_adapter_that_misses_its_beats_and_what_is_loaded_stays():
+    async with runtime_server(runtimeStatus=READY) as server, client(server) as runtime:
+        server.beat_s = 0.1
+        await runtime.status()
+        await runtime.has(MODEL.id)  # both channels are in use
+        for _ in range(3):
+            server.events.put_nowait(events_pb.Event(alive=events_pb.Alive()))
+        async with asyncio.timeout(5):
+            assert [event async for event in runtime.events()] == []
+        await eventually(runtime.is_serving)
 
 
 async def test_events_end_with_the_data_channel():

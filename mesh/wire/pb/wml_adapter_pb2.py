@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11wml_adapter.proto\x12\x15wmlserving.adapter.v1\"\x0e\n\x0cWatchRequest\"\xd3\x01\n\x05\x45vent\x12G\n\x13storage_key_changed\x18\x01 \x01(\x0b\x32(.wmlserving.adapter.v1.StorageKeyChangedH\x00\x12<\n\rload_progress\x18\x02 \x01(\x0b\x32#.wmlserving.adapter.v1.LoadProgressH\x00\x12:\n\x0cruntime_lost\x18\x03 \x01(\x0b\x32\".wmlserving.adapter.v1.RuntimeLostH\x00\x42\x07\n\x05\x65vent\" \n\x11StorageKeyChanged\x12\x0b\n\x03key\x18\x01 \x01(\t\"X\n\x0cLoadProgress\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x12\n\ndone_bytes\x18\x03 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\"\r\n\x0bRuntimeLost2_\n\rAdapterEvents\x12N\n\x05Watch\x12#.wmlserving.adapter.v1.WatchRequest\x1a\x1c.wmlserving.adapter.v1.Event\"\x00\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11wml_adapter.proto\x12\x15wmlserving.adapter.v1\"\x0e\n\x0cWatchRequest\"\x82\x02\n\x05\x45vent\x12G\n\x13storage_key_changed\x18\x01 \x01(\x0b\x32(.wmlserving.adapter.v1.StorageKeyChangedH\x00\x12<\n\rload_progress\x18\x02 \x01(\x0b\x32#.wmlserving.adapter.v1.LoadProgressH\x00\x12:\n\x0cruntime_lost\x18\x03 \x01(\x0b\x32\".wmlserving.adapter.v1.RuntimeLostH\x00\x12-\n\x05\x61live\x18\x04 \x01(\x0b\x32\x1c.wmlserving.adapter.v1.AliveH\x00\x42\x07\n\x05\x65vent\" \n\x11StorageKeyChanged\x12\x0b\n\x03key\x18\x01 \x01(\t\"X\n\x0cLoadProgress\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x12\n\ndone_bytes\x18\x03 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x04 \x01(\x04\"\x07\n\x05\x41live\"\r\n\x0bRuntimeLost2_\n\rAdapterEvents\x12N\n\x05Watch\x12#.wmlserving.adapter.v1.WatchRequest\x1a\x1c.wmlserving.adapter.v1.Event\"\x00\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHREQUEST']._serialized_start=44
   _globals['_WATCHREQUEST']._serialized_end=58
   _globals['_EVENT']._serialized_start=61
-  _globals['_EVENT']._serialized_end=272
-  _globals['_STORAGEKEYCHANGED']._serialized_start=274
-  _globals['_STORAGEKEYCHANGED']._serialized_end=306
-  _globals['_LOADPROGRESS']._serialized_start=308
-  _globals['_LOADPROGRESS']._serialized_end=396
-  _globals['_RUNTIMELOST']._serialized_start=398
-  _globals['_RUNTIMELOST']._serialized_end=411
-  _globals['_ADAPTEREVENTS']._serialized_start=413
-  _globals['_ADAPTEREVENTS']._serialized_end=508
+  _globals['_EVENT']._serialized_end=319
+  _globals['_STORAGEKEYCHANGED']._serialized_start=321
+  _globals['_STORAGEKEYCHANGED']._serialized_end=353
+  _globals['_LOADPROGRESS']._serialized_start=355
+  _globals['_LOADPROGRESS']._serialized_end=443
+  _globals['_ALIVE']._serialized_start=445
+  _globals['_ALIVE']._serialized_end=452
+  _globals['_RUNTIMELOST']._serialized_start=454
+  _globals['_RUNTIMELOST']._serialized_end=467
+  _globals['_ADAPTEREVENTS']._serialized_start=469
+  _globals['_ADAPTEREVENTS']._serialized_end=564
 # @@protoc_insertion_point(module_scope)

@@ -45,7 +45,8 @@ class AdapterEventsServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Watch(self, request, context):
-        """Streams what happens from now on, until the caller leaves.
+        """Streams what happens from now on, until the caller leaves. Initial metadata `wml-beat`: after so many seconds without
+        another event comes an Alive.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
