@@ -1,6 +1,5 @@
 """The lab itself: a node, our image, names, port-forward; and that nothing of it stays behind."""
 
-import json
 import re
 from pathlib import Path
 
@@ -9,41 +8,10 @@ import pytest
 from tests.support.kube_cluster import Cluster
 from tests.support.kube_control_plane import ControlPlane, kubectl
 from tests.support.kube_images import MLSERVER, OURS
+from tests.support.kube_pods import pod, said_by
 from tests.support.waiting import until
 
-RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "capabilities": {"drop": ["ALL"]},
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 SERVE = "python -m http.server 8080 --directory /venv"
-
-
-def pod(name: str, image: str, script: str, port: int = 8080) -> str:
-    container = {
-        "name": "it",
-        "image": image,
-        "command": ["sh", "-c", script],
-        "ports": [{"containerPort": port}],
-        "securityContext": RESTRICTED,
-    }
-    spec = {"containers": [container], "restartPolicy": "Never", "terminationGracePeriodSeconds": 0}
-    metadata = {"name": name, "labels": {"app": name}}
-    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-
-
-def said_by(cluster: Cluster, namespace: str, image: str, script: str) -> str:
-    """What a pod wrote until it ended well."""
-    cluster.kubectl("-n", namespace, "apply", "-f", "-", stdin=pod("once", image, script))
-    ended = "--for=jsonpath={.status.phase}=Succeeded"
-    try:
-        cluster.kubectl("-n", namespace, "wait", ended, "pod/once", "--timeout=30s")
-    finally:
-        said = cluster.kubectl("-n", namespace, "logs", "once")
-        print(said)
-    return said
 
 
 def test_api_without_a_node_answers(control_plane: ControlPlane):

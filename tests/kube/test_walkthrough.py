@@ -6,13 +6,16 @@ Each test finds the example Predictor Loaded, and leaves it so.
 import itertools
 import json
 import re
+import shlex
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.kube_cluster import Cluster
-from tests.support.stand import ROOT
+from tests.support.kube_images import OURS
+from tests.support.kube_pods import said_by
+from tests.support.stand import MNIST, ROOT
 from tests.support.waiting import until
 
 NAME = "example-mnist-predictor"
@@ -20,6 +23,24 @@ FILE = "deploy/example-predictors/example-mlserver-sklearn-mnist-predictor.yaml"
 INSTALL = (ROOT / "docs/install.md").read_text()
 README = (ROOT / "README.md").read_text()
 RUNTIME = "deployment/wml-serving-mlserver-1.x"
+# In a pod with our image: the digit by gRPC, and by REST.
+CLIENT = """
+import json, sys, urllib.request
+import grpc
+from google.protobuf import json_format
+from mesh.wire.pb import kfs_inference_v2_pb2 as kfs, kfs_inference_v2_pb2_grpc as kfs_grpc
+
+asked = json.loads(sys.argv[1])
+with grpc.insecure_channel("wml-serving:8033") as channel:
+    request = json_format.ParseDict(asked, kfs.ModelInferRequest())
+    answer = kfs_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
+print(answer.outputs[0].contents.int64_contents[0])
+(tensor,) = asked["inputs"]
+tensor["data"] = tensor.pop("contents")["fp32_contents"]
+url = f"http://wml-serving:8008/v2/models/{asked['model_name']}/infer"
+with urllib.request.urlopen(url, json.dumps({"inputs": [tensor]}).encode(), 60) as answer:
+    print(json.load(answer)["outputs"][0]["data"][0])
+"""
 UP_S, LOADED_S, SEEN_S = 120, 90, 30
 
 
@@ -141,6 +162,27 @@ def test_runtime_pods_have_three_containers(loaded: Namespace):
     pods = loaded.kubectl("get", "pods", "--no-headers")
     assert re.search(r"^wml-serving-mlserver-1\.x-\S+ +3/3 +Running", pods, re.M), pods
     assert re.search(r"^wmlserving-controller-\S+ +1/1 +Running", pods, re.M), pods
+
+
+def test_client_in_a_pod_by_the_name_of_the_service(loaded: Namespace):
+    script = f"python -c {shlex.quote(CLIENT)} {shlex.quote(json.dumps(MNIST))}"
+    said = said_by(loaded.cluster, "wml-serving", OURS, script)
+    assert said.split() == ["8", "8"]
+
+
+def test_update_to_another_model_is_not_missed_by_a_request(forwarded: Namespace):
+    old = f"{NAME}-725d74f061"
+    forwarded.change("/sklearn/mnist-svm.joblib")
+    answers = [forwarded.answer()]
+    end_s = time.monotonic() + LOADED_S
+    while answers[-1]["modelName"] == old:
+        assert time.monotonic() < end_s, forwarded.story()
+        answers.append(forwarded.answer())
+    assert all("outputs" in answer for answer in answers)
+    forwarded.until_row("sklearn", "true", "Loaded", "-", "UpToDate")
+    forwarded.change("sklearn/mnist-svm.joblib")
+    until(lambda: forwarded.answer()["modelName"] == old, forwarded.story, LOADED_S)
+    forwarded.until_row("sklearn", "true", "Loaded", "-", "UpToDate")
 
 
 def test_failed_update_keeps_the_active_model_and_recovers(forwarded: Namespace):
