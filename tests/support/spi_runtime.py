@@ -38,9 +38,9 @@ OTHERS = "others"
 CONTROL = "wmlserving.test.Control"
 KEEPALIVE = (("grpc.keepalive_permit_without_calls", 1), ("grpc.http2.max_ping_strikes", 0))
 METHODS = ("ModelInfer", "ModelMetadata")
-# A service that is not KServe's, of which nobody has the types: the id is at field 1 of field 1.
+# A service that is not KServe's, of which nobody has the types: the id is at field 1 of field 2.
 FOREIGN = "wmlserving.test.Foreign"
-FOREIGN_PATH = (1, 1)
+FOREIGN_PATH = (2, 1)
 
 
 @dataclass(frozen=True, slots=True)
