@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mesh.wire.field_path import Path
-from mesh.wire.problems import Strict, settled, validated
+from mesh.wire.problems import Strict, look_up, settled, validated
 from mesh.wire.runtime_manifest import Several
 
 MAX_FIELD = 2**29 - 1
@@ -45,28 +45,44 @@ class _File(Strict):
 def parse_dataplane(document: object) -> Dataplane:
     """Raises InvalidManifest with every problem and its path."""
     file, problems = validated(_File, {} if document is None else document)
-    paths: dict[str, Path] = {}
-    for name, rpc in ({} if file is None else file.rpc_configs).items():
-        method = f"/{name.lstrip('/')}"
-        problems += [f"rpcConfigs.{name}: {problem}" for problem in _problems(method, rpc)]
-        if not method.startswith(KSERVE):
-            paths[method] = rpc.id_extraction_path
+    listed = look_up(document, "rpcConfigs")
+    for name, config in listed.items() if isinstance(listed, Mapping) else ():
+        rpc, _ = validated(_Rpc, config)  # what is wrong with it by itself was said above
+        problems += [f"rpcConfigs.{name}: {said}" for said in _problems(_method(name), rpc)]
     file = settled(file, problems)
+    rpcs = {_method(name): rpc for name, rpc in file.rpc_configs.items()}
+    paths = {
+        method: rpc.id_extraction_path
+        for method, rpc in rpcs.items()
+        if not method.startswith(KSERVE)
+    }
     return Dataplane(paths, file.allow_other_rpcs)
 
 
-def _problems(method: str, rpc: _Rpc) -> list[str]:
+def _method(name: object) -> str:
+    return f"/{str(name).lstrip('/')}"
+
+
+def _problems(method: str, rpc: _Rpc | None) -> list[str]:
+    """What is wrong with an RPC's name, and with what is said of it, None where that is unread."""
+    problems = []
     service, _, name = method[1:].partition("/")
     if not service or not name or "/" in name:
-        return ["must be package.Service/Method"]
-    if method.startswith(KSERVE) and rpc.id_extraction_path not in ((), (1,)):
-        given = list(rpc.id_extraction_path)
-        return [f"idExtractionPath must be [1], not {given}: KServe's messages have it there"]
+        problems.append("must be package.Service/Method")
     if method.startswith("/grpc."):
-        return ["is gRPC's own"]
+        problems.append("is gRPC's own")
+    if rpc is None:
+        return problems
+    given = list(rpc.id_extraction_path)
+    if method.startswith(KSERVE) and given not in ([], [1]):
+        problems.append(
+            f"idExtractionPath must be [1], not {given}: KServe's messages have it there"
+        )
     if not rpc.v_model_id:
-        return ["vModelId must be true, not false: clients name Predictors, not backing models"]
-    return []
+        problems.append(
+            "vModelId must be true, not false: clients name Predictors, not backing models"
+        )
+    return problems
 
 
 def is_foreign(method: str) -> bool:

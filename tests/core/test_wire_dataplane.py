@@ -51,6 +51,26 @@ def test_problems_name_the_rpc(rpc, config, problem):
     assert any(problem in said for said in caught.value.problems), caught.value.problems
 
 
+def test_all_problems_are_told_at_once():
+    listed = {
+        "a.B": {"vModelId": False},
+        "a.B/C": {"idExtractionPath": ["x"]},
+        "grpc.x/Y": {},
+        "inference.GRPCInferenceService/ModelInfer": {"idExtractionPath": [2]},
+    }
+    with pytest.raises(InvalidManifest) as caught:
+        parse_dataplane({"rpcConfigs": listed, "allowOtherRpcs": "yes"})
+    places = sorted(said.partition(": ")[0] for said in caught.value.problems)
+    assert places == [
+        "allowOtherRpcs",
+        "rpcConfigs.'a.B/C'.idExtractionPath[0]",
+        "rpcConfigs.a.B",
+        "rpcConfigs.a.B",
+        "rpcConfigs.grpc.x/Y",
+        "rpcConfigs.inference.GRPCInferenceService/ModelInfer",
+    ]
+
+
 def test_file_that_is_no_mapping_is_refused():
     with pytest.raises(InvalidManifest, match="must be a mapping"):
         parse_dataplane([])

@@ -14,17 +14,6 @@ from tests.support.s3 import S3Server
 from tests.support.stand import MLSERVER_BIN, ROOT, Stand, standing
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="the long forms of the mesh's scenarios")
-    parser.addoption("--real", action="store_true", help="the mesh's scenarios with real MLServers")
-
-
-@pytest.fixture
-def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether a scenario takes its time: minutes, with a --timeout to match."""
-    return bool(request.config.getoption("--long", default=False))
-
-
 @pytest.fixture
 def make_mesh(
     request: pytest.FixtureRequest, tmp_path: Path

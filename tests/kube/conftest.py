@@ -61,12 +61,6 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
-@pytest.fixture
-def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether an outage lasts as long as in life."""
-    return bool(request.config.getoption("--long", default=False))
-
-
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """An API server on loopback, with controllers and a scheduler but no node; needs no root."""

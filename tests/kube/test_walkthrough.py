@@ -218,13 +218,15 @@ def test_controller_killed_converges(forwarded: Namespace):
 def test_api_server_away_serving_goes_on(loaded: Namespace, is_long: bool):
     host = loaded.address()
     loaded.cluster.kill("kube-apiserver")
-    end_s = time.monotonic() + (60 if is_long else 10)
-    answers = 0
-    while time.monotonic() < end_s:
-        assert "outputs" in loaded.answer(host)
-        answers += 1
-    loaded.cluster.plane.start_api()
-    assert answers > 5
+    try:
+        end_s = time.monotonic() + (60 if is_long else 10)
+        answers = 0
+        while time.monotonic() < end_s:
+            assert "outputs" in loaded.answer(host)
+            answers += 1
+    finally:
+        loaded.cluster.plane.start_api()
+    assert answers > 3
     loaded.until_row("sklearn", "true", "Loaded", "-", "UpToDate", deadline_s=60)
 
 
