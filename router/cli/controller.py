@@ -76,10 +76,14 @@ def controller_command(**told: Any) -> None:
 
 async def _run(told: dict[str, Any]) -> None:
     # The packages of Kubernetes are wanted here alone.
-    from mesh.controller.controller import Settings, controller
-    from mesh.controller.leader import LostLead
-    from mesh.controller.pods import Installation
-    from mesh.kube.client import NoCluster
+    try:
+        from mesh.controller.controller import Settings, controller
+        from mesh.controller.leader import LostLead
+        from mesh.controller.pods import Installation
+        from mesh.kube.client import NoCluster
+    except ModuleNotFoundError as error:
+        extra = f"the extra `kubernetes` of wml-serving is not installed: no {error.name}"
+        raise StartFailed(extra) from error
 
     configure_logs(told)
     settings = Settings(
