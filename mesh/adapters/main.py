@@ -23,6 +23,7 @@ from mesh.kube.client import KubeClient, NoCluster, api_client
 from mesh.ops.clock import monotonic_s, wall_s
 from mesh.ops.settings import AdapterSettings, InvalidSettings
 from mesh.ops.tasks import Tasks
+from mesh.storage.disk import Disk
 from mesh.storage.keys import StorageKeys
 from mesh.storage.outage import Outages
 from mesh.storage.pull import Puller
@@ -88,7 +89,8 @@ async def serve_adapter(
             await _mirror(settings, mirroring)
         keys = StorageKeys(settings.storage_config_dir)
         roots = [Path(root) for root in settings.local_storage_roots.split(":") if root]
-        puller = Puller(keys, local_roots=roots, most_bytes=settings.model_disk_bytes)
+        disk = Disk(settings.root_model_dir, settings.model_disk_bytes)
+        puller = Puller(keys, disk=disk, local_roots=roots)
         files = Outages(puller, keys)
         await serve_models(settings, stop, name, server, files, files)
     finally:

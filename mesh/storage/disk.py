@@ -20,9 +20,13 @@ class Share:
 
 
 class Disk:
-    """`most_bytes` is what the folder may hold in all; 0: what the disk has. For many threads."""
+    """`most_bytes` is what `root` may hold in all, wherever below; 0: what the disk has.
 
-    def __init__(self, most_bytes: int = 0) -> None:
+    Without a root it is the folder that is pulled into. For many threads.
+    """
+
+    def __init__(self, root: Path | None = None, most_bytes: int = 0) -> None:
+        self._root = root
         self._most_bytes = most_bytes
         self._shares: set[Share] = set()
         self._giving = Lock()
@@ -38,12 +42,12 @@ class Disk:
             self._shares.discard(share)
 
     def give(self, share: Share, needed_bytes: int, folder: Path) -> None:
-        """Makes the share so large; raises DiskFull where the folder has no room for it."""
+        """Makes the share so large, to be written to that folder; raises DiskFull."""
         with self._giving:
             coming_bytes = sum(each.total_bytes - each.done_bytes for each in tuple(self._shares))
             free_bytes = shutil.disk_usage(folder).free - coming_bytes
             if self._most_bytes:
-                allowed_bytes = self._most_bytes - _held_bytes(folder) - coming_bytes
+                allowed_bytes = self._most_bytes - _held_bytes(self._root or folder) - coming_bytes
                 free_bytes = min(free_bytes, allowed_bytes)
             if free_bytes < needed_bytes:
                 raise DiskFull(folder, needed_bytes, max(0, free_bytes))

@@ -47,8 +47,8 @@ class Puller:
     """Pulls with the keys of one storage-config. Any number of pulls may run at a time.
 
     `open_store` makes a store from a key's name, its account and a bucket (empty: the account's);
-    without it, keys of type `local` may have their root in `local_roots`. `most_bytes` is what the
-    folder of the targets may hold; 0: what the disk has.
+    without it, keys of type `local` may have their root in `local_roots`. `disk` is where the
+    targets are.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Puller:
         keys: StorageKeys,
         open_store: OpenStore | None = None,
         *,
+        disk: Disk | None = None,
         local_roots: Sequence[Path] = (),
-        most_bytes: int = 0,
         parallel: int = PARALLEL,
         pauses_s: Sequence[float] = PAUSES_S,
     ) -> None:
         self._keys = keys
         self._open_store = open_store or Stores(local_roots).open
-        self._disk = Disk(most_bytes)
+        self._disk = disk or Disk()
         self._parallel = parallel
         self._pauses_s = pauses_s
 

@@ -141,11 +141,12 @@ def test_a_changed_storage_key_is_picked_up_and_the_load_that_waited_tried_again
     stand.reaches("p", "true Loaded  UpToDate")
 
 
-def test_models_on_the_runtimes_own_disk(make_stand, mnist, tmp_path):
+def test_models_on_the_runtimes_own_disk_within_its_bound(make_stand, mnist, tmp_path):
     root = tmp_path / "models"
     root.mkdir()
     shutil.copy(mnist, root / "m.joblib")
-    stand = make_stand(LOCAL_STORAGE_ROOTS=str(root))
+    room_for_two = mnist.stat().st_size * 5 // 2
+    stand = make_stand(LOCAL_STORAGE_ROOTS=str(root), MODEL_DISK_BYTES=str(room_for_two))
     key = {"type": "local", "root": str(root)}
     (stand.folder / "keys" / "disk").write_text(json.dumps(key))
     sklearn = {"modelType": {"name": "sklearn"}}
@@ -155,6 +156,8 @@ def test_models_on_the_runtimes_own_disk(make_stand, mnist, tmp_path):
     assert stand.infer("by-key")[1] == 8
     assert stand.infer("by-path")[1] == 8
     assert f"file '{mnist}' is not in LOCAL_STORAGE_ROOTS" in stand.refusal("outside")
+    stand.apply_spec("third", sklearn | {"storageUri": f"file://{root}/m.joblib"})
+    assert "disk full" in stand.refusal("third")
 
 
 def test_predictors_survive_a_restart(stand: Stand):

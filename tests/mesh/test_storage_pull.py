@@ -12,6 +12,7 @@ import pytest
 
 from mesh.core.ids import StorageKey
 from mesh.storage.checksums import Checksum
+from mesh.storage.disk import Disk
 from mesh.storage.keys import StorageKeys
 from mesh.storage.port import (
     DiskFailed,
@@ -175,13 +176,16 @@ async def test_pull_more_than_the_disk_has_fails_before_the_first_read(keys, mod
 
 
 async def test_pull_beyond_the_bound_fails_before_the_first_read(keys, models):
-    (models / "there").write_bytes(b"12345")
+    pulling, loaded = models / "_pulling", models / "_files"
+    for folder in (pulling, loaded):
+        folder.mkdir()
+    (loaded / "there").write_bytes(b"12345")
     store = FakeObjectStore({"s": b"1234"})
     with pytest.raises(DiskFull, match="has no room for 4 bytes, 3 are free"):
-        await Puller(keys, store.open, most_bytes=8).pull(request("s"), models / "t")
+        await Puller(keys, store.open, disk=Disk(models, 8)).pull(request("s"), pulling / "t")
     assert store.reads == []
-    await Puller(keys, store.open, most_bytes=9).pull(request("s"), models / "t")
-    assert files(models) == {"there": b"12345", "t/s": b"1234"}
+    await Puller(keys, store.open, disk=Disk(models, 9)).pull(request("s"), pulling / "t")
+    assert files(models) == {"_files/there": b"12345", "_pulling/t/s": b"1234"}
 
 
 async def test_pull_counts_what_others_will_still_write(keys, models):
@@ -193,7 +197,7 @@ async def test_pull_counts_what_others_will_still_write(keys, models):
             may_go_on.wait(10)
 
     store = FakeObjectStore({"first": b"1234", "second": b"1234"}, before_read)
-    puller = Puller(keys, store.open, most_bytes=7)
+    puller = Puller(keys, store.open, disk=Disk(models, 7))
     async with asyncio.TaskGroup() as group:
         group.create_task(puller.pull(request("first"), models / "a"))
         assert await asyncio.to_thread(is_read.wait, 10)
@@ -208,7 +212,9 @@ async def test_pull_counts_what_others_will_still_write(keys, models):
 
 
 async def test_pull_that_fails_gives_its_share_back(keys, models):
-    puller = Puller(keys, failing(StoreUnreachable("gone")).open, most_bytes=20, pauses_s=())
+    puller = Puller(
+        keys, failing(StoreUnreachable("gone")).open, disk=Disk(models, 20), pauses_s=()
+    )
     for _ in range(3):
         with pytest.raises(StoreUnreachable):
             await puller.pull(request("m"), models / "t")
