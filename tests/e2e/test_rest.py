@@ -58,6 +58,7 @@ def rest(
     with standing(tmp_path_factory.mktemp("rest"), s3_server) as stand:
         stand.put(PATH, mnist)
         stand.apply(NAME, PATH)
+        stand.infer(NAME)  # ready is what is loaded
         yield stand
 
 
