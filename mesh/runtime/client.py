@@ -34,6 +34,8 @@ CHANNEL_OPTIONS = (
     ("grpc.client_idle_timeout_ms", 2**31 - 1),
 )
 CALL_TIMEOUT_S = 5.0
+# Longer than the channel waits before it tries again.
+CONNECT_S = 0.3
 EVENTS_KEPT = 1000
 # What an adapter of ours says of itself: it keeps what it loaded for this life of the node.
 ADAPTER_METADATA = "wml-adapter"
@@ -83,7 +85,7 @@ class GrpcRuntime:
             answer = await call
         except grpc.aio.AioRpcError as error:
             raise _unavailable(error) from error
-        if answer.status != spi.RuntimeStatusResponse.READY:
+        if answer.status != spi.RuntimeStatusResponse.READY or not await self._is_connected():
             return None
         self._keeps_models = any(
             key == ADAPTER_METADATA for key, _ in await call.initial_metadata()
@@ -168,6 +170,16 @@ class GrpcRuntime:
     async def close(self) -> None:
         await self._spi_channel.close(None)
         await self._data_channel.close(None)
+
+    async def _is_connected(self) -> bool:
+        """The adapter may reach the runtime before our own channel tries again: until that does,
+        it would count as lost as soon as it is ready."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await self._data_channel.channel_ready()
+        except TimeoutError:
+            return False
+        return True
 
     async def _until_silent(self, events: asyncio.Queue[RuntimeEvent | None]) -> None:
         await self._liveness.until_silent()

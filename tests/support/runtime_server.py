@@ -96,12 +96,14 @@ class RuntimeServer:
 
 
 @asynccontextmanager
-async def runtime_server(*, is_ours: bool = True, **answers: Any) -> AsyncIterator[RuntimeServer]:
-    """A server by this script, on a free port of loopback."""
+async def runtime_server(
+    *, is_ours: bool = True, target: str = "127.0.0.1:0", **answers: Any
+) -> AsyncIterator[RuntimeServer]:
+    """A server by this script, on a free port of loopback unless `target` names one."""
     scripted = RuntimeServer(answers, is_ours)
     scripted.server = grpc.aio.server()
     scripted.server.add_generic_rpc_handlers(tuple(scripted.handlers()))
-    scripted.target = f"127.0.0.1:{scripted.server.add_insecure_port('127.0.0.1:0')}"
+    scripted.target = f"127.0.0.1:{scripted.server.add_insecure_port(target)}"
     await scripted.server.start()
     try:
         yield scripted

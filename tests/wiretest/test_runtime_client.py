@@ -63,6 +63,18 @@ async def test_status_of_a_runtime_that_starts_is_none():
         assert await runtime.status() is None
 
 
+async def test_status_is_none_until_our_own_connection_for_data_stands():
+    async with runtime_server(runtimeStatus=READY) as server, runtime_server() as data:
+        await data.stop()
+        async with client(server, data.target) as runtime:
+            assert await runtime.status() is None
+            async with runtime_server(target=data.target) as data_again:
+                async with asyncio.timeout(10):
+                    while await runtime.status() is None:
+                        pass
+                await ended_by(data_again, runtime)
+
+
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.UNIMPLEMENTED, Code.INTERNAL])
 async def test_status_that_fails_is_unavailable_in_the_runtimes_words(code):
     async with runtime_server(runtimeStatus=code) as server, client(server) as runtime:
