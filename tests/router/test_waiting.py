@@ -290,30 +290,34 @@ async def play(steps: list[tuple[str, str]], pick: Callable[[int], int]) -> None
     """Anything in any order; what is left waiting at the end gives up."""
     resolver, room = make(Limits(per_model=4, per_node=6))
     waiters: list[asyncio.Task] = []
-    for step, name in steps:
-        pending = resolver.pending.get(name)
-        match step:
-            case "join":
-                waiters.append(begin(room, name, 0.0 if pick(8) == 0 else None))
-            case "cancel" if waiters:
-                waiters[pick(len(waiters))].cancel()
-            case "answer" if pending is not None and not pending.done():
-                resolver.answer(name)
-            case "fail" if pending is not None and not pending.done():
-                resolver.fail(ModelNotFound(name), name)
-            case _:
-                await asyncio.sleep(0)
-    await turns()
-    for waiter in waiters:
-        waiter.cancel()
-    if waiters:
-        outcomes = await ended(*waiters)
-        held = sum(outcome is resolver.upstream for outcome in outcomes)
-        assert resolver.upstream.held == held
+    try:
+        for step, name in steps:
+            await play_step(resolver, room, waiters, step, name, pick)
+        await turns()
+    finally:  # also where the example ends in a draw
+        for waiter in waiters:
+            waiter.cancel()
+        outcomes = await ended(*waiters) if waiters else []
+    assert resolver.upstream.held == sum(outcome is resolver.upstream for outcome in outcomes)
     await turns()
     assert room.waiting == 0
     assert all(future.done() for future in resolver.pending.values())
     await room.close()
+
+
+async def play_step(resolver, room, waiters, step, name, pick):
+    pending = resolver.pending.get(name)
+    match step:
+        case "join":
+            waiters.append(begin(room, name, 0.0 if pick(8) == 0 else None))
+        case "cancel" if waiters:
+            waiters[pick(len(waiters))].cancel()
+        case "answer" if pending is not None and not pending.done():
+            resolver.answer(name)
+        case "fail" if pending is not None and not pending.done():
+            resolver.fail(ModelNotFound(name), name)
+        case _:
+            await asyncio.sleep(0)
 
 
 @settings(deadline=None)
