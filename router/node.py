@@ -146,7 +146,7 @@ async def running_node(
             await node.leave(doors.hand_over_s if port else 0.0)
             await _leave_clients(public, rest, port, doors)
             await node.withdraw()
-            await _leave_peers(internal, passed_on, identity)
+            await _leave_peers(internal, passed_on, node)
             await operations.stop()
             for task in background:
                 task.cancel()
@@ -199,8 +199,9 @@ async def _leave_clients(
     await rest.stop()
 
 
-async def _leave_peers(internal: InternalServer, passed_on: PassedOn, identity: Identity) -> None:
-    if identity.address:
+async def _leave_peers(internal: InternalServer, passed_on: PassedOn, node: Node) -> None:
+    has_others = any(other != node.identity.id for other in node.view.nodes)
+    if node.identity.address and has_others:
         await _quiet(lambda: passed_on.in_flight, LEFT_S, LEFT_LIMIT_S)
     await internal.stop(None)
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,16 @@ import grpc
 import grpc.aio
 
 from mesh.agent.holdings import Identity
+from mesh.core.errors import Conflict
 from mesh.core.ids import NodeId
 from mesh.registry.memory import MemoryRegistry
-from mesh.registry.port import Registry
+from mesh.registry.port import Absent, Put, Registry
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from mesh.wire.pb import kfs_inference_v2_pb2_grpc as kfs_grpc
 from mesh.wire.pb import model_mesh_pb2_grpc as model_mesh_grpc
 from mesh.wire.pb import wml_management_pb2 as management_pb
 from mesh.wire.pb import wml_management_pb2_grpc as management_grpc
+from mesh.wire.records import SEEDED
 from router.node import Doors, RunningNode, running_node
 from tests.support.builders import RUNTIME, document
 from tests.support.fake_runtime import DataPlane, FakeRuntime, data_plane
@@ -97,6 +99,11 @@ async def eventually(condition: Callable[[], Any], message: Callable[[], str] = 
             await asyncio.sleep(0.005)
 
 
+async def mark_whole(registry: Registry) -> None:
+    with suppress(Conflict):
+        await registry.commit([Put(SEEDED, b"1")], [Absent(SEEDED)])
+
+
 @asynccontextmanager
 async def world(
     runtime: FakeRuntime | None = None,
@@ -105,7 +112,10 @@ async def world(
     registry: Registry | None = None,
     **doors: Any,
 ) -> AsyncIterator[World]:
-    """A node; further ones are of the same mesh where they share `registry` and have addresses."""
+    """A node; further ones are of the same mesh where they share `registry` and have addresses.
+
+    The store is said to be whole, so that nobody waits for another node to fill it.
+    """
     runtime = runtime or FakeRuntime()
     identity = identity or Identity(NodeId("n1"), RUNTIME)
     addresses = {
@@ -116,6 +126,7 @@ async def world(
         "grace_s": 5.0,
     }
     registry = registry or MemoryRegistry()
+    await mark_whole(registry)
     async with (
         data_plane(runtime) as plane,
         running_node(identity, registry, runtime, Doors(**(addresses | doors))) as running,

@@ -24,7 +24,7 @@ from router.node import Doors, RunningNode, running_node
 from tests.support.builders import RUNTIME
 from tests.support.certificates import authority, signed
 from tests.support.fake_runtime import DataPlane, FakeRuntime, data_plane
-from tests.support.world import eventually
+from tests.support.world import eventually, mark_whole
 
 WML = Path(sys.executable).parent / "wml-serving"
 
@@ -69,6 +69,7 @@ class Pair:
 @asynccontextmanager
 async def pair(tls: NodeTls | None = None) -> AsyncIterator[Pair]:
     registry = MemoryRegistry()
+    await mark_whole(registry)
     nodes: list[RunningNode] = []
     planes: list[DataPlane] = []
     async with AsyncExitStack() as stack:
