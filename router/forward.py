@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 import grpc
 import grpc.aio
 
+from mesh.agent.calls import KSERVE_METHODS
 from mesh.ops.clock import monotonic_s
 from mesh.ops.metrics import Metrics
 from mesh.peers.links import Links
@@ -166,8 +167,10 @@ class Forwarder:
             raise NotSent from None
 
     def _method(self, link: _Link, method: str) -> UnaryCall:
+        """Kept for KServe's alone: where any method is allowed, clients make up names."""
         unary = link.channel.unary_unary(method, None, None)
-        link.calls[method] = unary
+        if method in KSERVE_METHODS:
+            link.calls[method] = unary
         return unary
 
 

@@ -13,7 +13,7 @@ import grpc.aio
 from mesh.agent.copy import Copy
 from mesh.agent.engine import Node
 from mesh.agent.remote import MODEL_HEADER
-from mesh.core.errors import MeshError
+from mesh.core.errors import CopyBusy, MeshError
 from mesh.core.ids import ModelId, Revision
 from mesh.ops.clock import monotonic_s
 from mesh.ops.tasks import Tasks
@@ -22,7 +22,7 @@ from mesh.peers.tls import NodeTls
 from mesh.wire.pb import wml_peer_pb2 as pb
 from mesh.wire.pb import wml_peer_pb2_grpc as pb_grpc
 from router.forward import STREAM_HEADER, Forwarder, NotSent, passed_on
-from router.hop import ACCEPTED, NotBegun, trailer
+from router.hop import ACCEPTED, NotBegun, Why, trailer
 from router.refusal import Context, pass_error, refuse
 from router.server import ServerLimits, listen, server_options
 
@@ -96,7 +96,9 @@ class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
                 left_s = context.time_remaining()
                 reply = await self._forwarder.unary(copy, method, message, metadata, left_s)
             except NotSent:
-                await self._refuse(context, is_sent_nowhere=True)
+                await self._refuse(context, Why.NOT_SENT)
+            except CopyBusy as error:
+                await refuse(error, context, trailer(self._not_begun(Why.BUSY)))
             except MeshError as error:
                 await refuse(error, context)
             except grpc.aio.AioRpcError as error:
@@ -121,7 +123,9 @@ class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
                     await context.send_initial_metadata(((ACCEPTED, "1"),))
                     await self._relay(call, copy, requests, context)
             except NotSent:
-                await self._refuse(context, is_sent_nowhere=True)
+                await self._refuse(context, Why.NOT_SENT)
+            except CopyBusy as error:
+                await refuse(error, context, trailer(self._not_begun(Why.BUSY)))
             except MeshError as error:
                 await refuse(error, context)
             except grpc.aio.AioRpcError as error:
@@ -144,7 +148,7 @@ class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
     async def _enter(self, model: ModelId, context: Context) -> Copy:
         copy = self._node.copy(model)
         if copy is None or not copy.is_loaded:
-            await self._refuse(context, is_sent_nowhere=False)
+            await self._refuse(context, Why.NOT_HERE)
         self._in_flight += 1
         assert copy is not None  # noqa: S101 - refusing ends the call
         copy.enter(monotonic_s())
@@ -157,12 +161,15 @@ class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
     async def _end(self, error: grpc.aio.AioRpcError, model: ModelId, context: Context) -> None:
         """As the runtime ended it, unless it does not know what it should hold."""
         if error.code() is grpc.StatusCode.NOT_FOUND and await self._node.recheck(model):
-            await self._refuse(context, is_sent_nowhere=False)
+            await self._refuse(context, Why.NOT_HERE)
         await pass_error(error, context)
 
-    async def _refuse(self, context: Context, *, is_sent_nowhere: bool) -> None:
-        said = NotBegun(is_sent_nowhere, self._node.follower.revision)
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "not begun", trailer(said))
+    async def _refuse(self, context: Context, why: Why) -> None:
+        said = trailer(self._not_begun(why))
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "not begun", said)
+
+    def _not_begun(self, why: Why) -> NotBegun:
+        return NotBegun(why, self._node.follower.revision)
 
 
 class InternalServer:

@@ -17,6 +17,7 @@ import grpc.aio
 
 from mesh.core.errors import MeshError
 from mesh.wire import status_codes
+from router.hop import OF_NODES
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +47,24 @@ def refusing(
     return answer
 
 
-async def refuse(error: MeshError, context: Context) -> None:
-    """Ends a call by the status of an error, with its ErrorInfo."""
+async def refuse(
+    error: MeshError, context: Context, further: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Ends a call by the status of an error, with its ErrorInfo and `further` trailing metadata."""
     request_id = id_in(context.invocation_metadata() or ())
     tell_refused(error, request_id)
-    trailing: Any = (*status_codes.details(error), (REQUEST_ID, request_id))
+    trailing: Any = (*status_codes.details(error), (REQUEST_ID, request_id), *further)
     await context.abort(status_codes.code(error), error.message, trailing)
 
 
 async def pass_error(error: grpc.aio.AioRpcError, context: Context) -> None:
-    """Ends a call as the upstream ended it: code, message and trailing metadata."""
+    """Ends a call as the upstream ended it: code, message and trailing metadata, but for what nodes
+    say to each other there.
+    """
     request_id = id_in(context.invocation_metadata() or ())
     tell_failed(error, request_id)
-    given: Any = tuple(error.trailing_metadata() or ())
+    came: Any = error.trailing_metadata() or ()
+    given: Any = tuple((key, value) for key, value in came if not key.startswith(OF_NODES))
     is_there = any(key == REQUEST_ID for key, _ in given)
     trailing: Any = given if is_there else (*given, (REQUEST_ID, request_id))
     await context.abort(error.code(), error.details() or "", trailing)

@@ -4,15 +4,15 @@ In the steady state this is one look-up, one choice and one call. Asking again i
 alone, by the type of what went wrong.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import grpc
 import grpc.aio
 
-from mesh.core.errors import InvalidRequest, Unavailable
+from mesh.core.errors import CopyBusy, InvalidRequest, Unavailable
 from mesh.ops.clock import monotonic_s
 from router.forward import Forwarder, NotSent, Reply, passed_on
-from router.hop import outcome
+from router.hop import Why, outcome
 from router.naming import VMODEL_HEADER, Naming
 from router.port import Mesh, Upstream
 from router.waiting import WaitingRoom
@@ -51,7 +51,7 @@ class Router:
         forwarded = passed_on(metadata)
         tries = self.tries()
         while tries.left:
-            upstream = self._at_hand(name) or await self.enter(name, deadline_s)
+            upstream = self._at_hand(name, tries) or await self.enter(name, deadline_s, tries)
             try:
                 return await self._forwarder.unary(
                     upstream,
@@ -62,6 +62,8 @@ class Router:
                 )
             except NotSent:
                 tries.not_sent(upstream)
+            except CopyBusy as error:
+                tries.met_busy(upstream, error)
             except grpc.aio.AioRpcError as error:
                 if not await tries.is_worth_another(upstream, error):
                     raise
@@ -73,15 +75,17 @@ class Router:
         """For one call."""
         return Tries(self._mesh)
 
-    async def enter(self, name: str, deadline_s: float | None) -> Upstream:
+    async def enter(self, name: str, deadline_s: float | None, tries: "Tries") -> Upstream:
         """A copy that serves the name, entered once: the caller must leave it. Raises MeshError."""
-        return self._at_hand(name) or await self._waiting.wait(name, left_s(deadline_s))
+        return self._at_hand(name, tries) or await self._waiting.wait(name, left_s(deadline_s))
 
-    def _at_hand(self, name: str) -> Upstream | None:
+    def _at_hand(self, name: str, tries: "Tries") -> Upstream | None:
         """As `enter`, where there is nothing to wait for."""
         now = monotonic_s()
         if not (route := self._mesh.routes.get(name)) or not self._mesh.is_fresh(now):
             return None
+        if tries.busy:
+            route = tries.others(route)
         upstream = route[0] if len(route) == 1 else self._mesh.pick(route)
         upstream.enter(now)
         return upstream
@@ -90,13 +94,16 @@ class Router:
 class Tries:
     """How often a call is tried, and what is learnt from each that failed.
 
-    A call that may have been executed is never tried again.
+    A call that may have been executed is never tried again. `busy`: the copies for which as many
+    wait as may; each is asked once, so that these cost no try.
     """
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
         self._has_rechecked = False
         self._turns = 0
+        self._busy_error: Exception | None = None
+        self.busy: list[Upstream] = []
         self.left = TRIES
 
     def not_sent(self, upstream: Upstream) -> None:
@@ -104,11 +111,28 @@ class Tries:
         self.left -= 1
         self._mesh.unreachable(upstream)
 
+    def met_busy(self, upstream: Upstream, error: Exception) -> None:
+        """The copy is busy. Raises the error where that was known."""
+        if upstream in self.busy:
+            raise error
+        self.busy.append(upstream)
+        self._busy_error = error
+
+    def others(self, route: Sequence[Upstream]) -> Sequence[Upstream]:
+        """The copies that are not busy. Raises what the last one said where all are."""
+        others = [upstream for upstream in route if upstream not in self.busy]
+        if not others and self._busy_error is not None:
+            raise self._busy_error
+        return others
+
     async def is_worth_another(self, upstream: Upstream, error: grpc.aio.AioRpcError) -> bool:
         """Whether the upstream has not begun the call, or has lost the model."""
         if upstream.hop and (said := outcome(error)) is not None:
+            if said.why is Why.BUSY:
+                self.met_busy(upstream, error)
+                return True
             await self._mesh.not_here(upstream, said.revision)
-            if said.is_sent_nowhere:
+            if said.why is Why.NOT_SENT:
                 self.left -= 1
             self._turns += 1
             return self._turns < MAX_TURNS

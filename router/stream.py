@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc.aio
 
-from mesh.core.errors import InvalidRequest, MeshError, Unavailable
+from mesh.core.errors import CopyBusy, InvalidRequest, MeshError, Unavailable
 from mesh.ops.clock import monotonic_s
 from mesh.ops.tasks import Tasks
 from mesh.wire.infer import read_head, with_name
@@ -64,7 +64,7 @@ class Streams:
             raise InvalidRequest(field, "required")
         tries = self._router.tries()
         while tries.left:
-            upstream = await self._router.enter(name, client.deadline_s)
+            upstream = await self._router.enter(name, client.deadline_s, tries)
             try:
                 metadata = passed_on(client.metadata)
                 within_s = left_s(client.deadline_s)
@@ -73,6 +73,8 @@ class Streams:
                     return await self._run(_Feed(call, upstream, name, field), client)
             except NotSent:
                 tries.not_sent(upstream)
+            except CopyBusy as error:
+                tries.met_busy(upstream, error)
             except NotAccepted as refusal:
                 if not await tries.is_worth_another(upstream, refusal.error):
                     raise refusal.error from None

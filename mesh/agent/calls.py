@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-from mesh.core.errors import DeadlineExceeded, MethodNotServed, Overloaded
+from mesh.core.errors import CopyBusy, DeadlineExceeded, MethodNotServed
 from mesh.core.ids import ModelId
 from mesh.runtime.port import RuntimeInfo
 from mesh.wire.dataplane import KSERVE
@@ -75,11 +75,11 @@ class Gate:
         self._inside = 0
 
     async def enter(self, model: ModelId, timeout_s: float | None) -> None:
-        """Returns when it is the caller's turn, who must leave. Raises Overloaded, and
+        """Returns when it is the caller's turn, who must leave. Raises CopyBusy, and
         DeadlineExceeded after `timeout_s`.
         """
         if self._inside >= self._limit:
-            raise Overloaded("requests wait for the runtime of this model", self._limit)
+            raise CopyBusy("requests wait for the runtime of this model", self._limit)
         self._inside += 1
         try:
             await self._wait(model, timeout_s)
