@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kube_control_plane import ControlPlane, kubectl
+from tests.support.kube_control_plane import KUBECTL_S, ControlPlane, kubectl
 from tests.support.stand import ROOT
 
 OVERLAYS = ("default", "quickstart", "without-etcd")
@@ -24,7 +24,7 @@ def run_kubectl(
     """Whatever comes of it."""
     command = ["kubectl", "--kubeconfig", plane.kubeconfig, *arguments]
     return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=60, cwd=ROOT
+        command, input=stdin, capture_output=True, text=True, timeout=KUBECTL_S, cwd=ROOT
     )
 
 
