@@ -234,7 +234,7 @@ class process_of:  # noqa: N801 - reads as a function
             os.kill(pid, signal.SIGKILL)
 
 
-# Definitions are removed with their resources, which took up to 49 s on a machine with nothing else.
+# Definitions go with their resources, which took up to 49 s on a machine with nothing else to do.
 KUBECTL_S = 240.0
 
 
