@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -13,6 +14,7 @@ from tests.support.mesh_stand import ASK_S, MakeMesh
 from tests.support.spi_runtime import FOREIGN, FOREIGN_PATH
 
 PREDICT = f"/{FOREIGN}/Predict"
+EXPLAIN = f"/{FOREIGN}/Explain"  # nobody lists it
 AT_ONCE = 2
 CALLS = 12
 OTHERS = b"\x1a\x03abc"  # a field of the request that nobody here knows
@@ -21,9 +23,13 @@ NAMED_AT = (1, 1)  # where clients name the Predictor; the runtime wants the id 
 
 @pytest.fixture
 def dataplane(tmp_path: Path) -> Path:
-    path = tmp_path / "dataplane.yaml"
     methods = {PREDICT.lstrip("/"): {"idExtractionPath": list(NAMED_AT)}}
-    path.write_text(yaml.safe_dump({"rpcConfigs": methods}))
+    return written(tmp_path, {"rpcConfigs": methods})
+
+
+def written(folder: Path, dataplane: dict[str, Any]) -> Path:
+    path = folder / "dataplane.yaml"
+    path.write_text(yaml.safe_dump(dataplane))
     return path
 
 
@@ -61,3 +67,34 @@ async def test_service_of_its_own_through_any_node_within_its_limit(
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await predict(public, "p", f"/{FOREIGN}/Train")
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def explain(public: str, method: str, *metadata: tuple[str, str]) -> bytes:
+    async with grpc.aio.insecure_channel(public) as channel:
+        call = channel.unary_unary(method)(OTHERS, metadata=metadata, timeout=ASK_S)
+        return bytes(await call)
+
+
+async def test_rpcs_that_nobody_lists_go_by_metadata_through_any_node(
+    make_mesh: MakeMesh, tmp_path: Path
+):
+    named = ("mm-vmodel-id", "p")
+    file = written(tmp_path, {"allowOtherRpcs": True})
+    async with make_mesh(
+        nodes=2, kind="others", is_any_allowed=True, options=("--dataplane", str(file))
+    ) as stand:
+        model = await stand.apply("p", "version=p")
+        await stand.until_settled("p")
+        for public in stand.publics:  # by a hop through the node that has no copy
+            assert await explain(public, EXPLAIN, named) == OTHERS
+            for method, metadata, code in (
+                (EXPLAIN, (), "INVALID_ARGUMENT"),
+                (EXPLAIN, (("mm-vmodel-id", "q"),), "NOT_FOUND"),
+                ("/grpc.health.v1.Health/Explain", (named,), "UNIMPLEMENTED"),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await explain(public, method, *metadata)
+                assert caught.value.code().name == code
+        (holder,) = await stand.holders(model)
+        counts = await holder.runtime.read()
+        assert counts["infers"][model] == len(stand.publics)

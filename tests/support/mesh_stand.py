@@ -226,6 +226,7 @@ class MeshStand:
     options: Sequence[str] = ()
     kind: str = "ours"
     calls_at_once: int = 0
+    is_any_allowed: bool = False
     cuts: CuttingProxies | None = None
     nodes: list[MeshNode] = field(default_factory=list)
     mlservers: MLServers | None = None
@@ -368,6 +369,7 @@ class MeshStand:
             capacity_bytes=self.capacity_bytes,
             traits=self.traits,
             calls_at_once=self.calls_at_once,
+            is_any_allowed=self.is_any_allowed,
             kind=self.kind,
         )
 

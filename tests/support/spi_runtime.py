@@ -193,16 +193,25 @@ class Models:
 class ModelRuntime(spi_grpc.ModelRuntimeServicer):
     """The SPI over `models`, as an adapter of ours or as one of others'.
 
-    `calls_at_once`: to one model; 0 is no limit.
+    `calls_at_once`: to one model; 0 is no limit. `is_any_allowed`: RPCs that it does not list.
     """
 
-    def __init__(self, models: Models, kind: str, at_once: int, calls_at_once: int) -> None:
+    def __init__(
+        self,
+        models: Models,
+        kind: str,
+        at_once: int,
+        calls_at_once: int = 0,
+        *,
+        is_any_allowed: bool = False,
+    ) -> None:
         self.is_up = True
         self.lives: list[str] = []
         self._models = models
         self._kind = kind
         self._at_once = at_once
         self._calls_at_once = calls_at_once
+        self._is_any_allowed = is_any_allowed
 
     async def loadModel(self, request, context):
         try:
@@ -247,6 +256,7 @@ class ModelRuntime(spi_grpc.ModelRuntimeServicer):
             defaultModelSizeInBytes=self._models.traits.size,
             limitModelConcurrency=self._calls_at_once > 0,
             methodInfos=methods,
+            allowAnyMethod=self._is_any_allowed,
         )
 
 
@@ -303,18 +313,27 @@ class Repository(repository_grpc.ModelRepositoryServiceServicer):
 
 
 def foreign(models: Models) -> grpc.GenericRpcHandler:
-    """Predict answers with the request as it came."""
+    """Both answer with the request as it came; Predict has the id in it, Explain in metadata."""
 
-    async def predict(request: bytes, context: Any) -> bytes:
+    async def answer(model: str, request: bytes, context: Any) -> bytes:
         try:
-            await models.infer(read_string(request, FOREIGN_PATH))
+            await models.infer(model)
         except Refused as error:
             await context.abort(error.code, str(error))
         return request
 
-    return grpc.method_handlers_generic_handler(
-        FOREIGN, {"Predict": grpc.unary_unary_rpc_method_handler(predict)}
-    )
+    async def predict(request: bytes, context: Any) -> bytes:
+        return await answer(read_string(request, FOREIGN_PATH), request, context)
+
+    async def explain(request: bytes, context: Any) -> bytes:
+        model = str(dict(context.invocation_metadata() or ()).get("mm-model-id"))
+        return await answer(model, request, context)
+
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(call)
+        for name, call in (("Predict", predict), ("Explain", explain))
+    }
+    return grpc.method_handlers_generic_handler(FOREIGN, handlers)
 
 
 def control(models: Models, runtime: ModelRuntime) -> grpc.GenericRpcHandler:
@@ -384,10 +403,13 @@ def main() -> None:
     parser.add_argument("--traits", default="", help="of each model whose path does not say")
     parser.add_argument("--at-once", type=int, default=4, help="loads that it takes at once")
     parser.add_argument("--calls-at-once", type=int, default=0, help="to a model; 0: any number")
+    parser.add_argument("--any-method", action="store_true", help="also what it does not list")
     parser.add_argument("--adapter", choices=(OURS, OTHERS), default=OURS)
     told = parser.parse_args()
     models = Models(told.capacity, Traits().read(told.traits))
-    runtime = ModelRuntime(models, told.adapter, told.at_once, told.calls_at_once)
+    runtime = ModelRuntime(
+        models, told.adapter, told.at_once, told.calls_at_once, is_any_allowed=told.any_method
+    )
     asyncio.run(serve(told.spi, told.data, models, runtime, told.adapter))
 
 

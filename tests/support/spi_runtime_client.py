@@ -30,6 +30,7 @@ class SpiRuntime:
     traits: str = ""
     at_once: int = 4
     calls_at_once: int = 0
+    is_any_allowed: bool = False
     kind: str = OURS
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
@@ -39,6 +40,8 @@ class SpiRuntime:
         command += ["--spi", self.spi, "--data", self.data, "--adapter", self.kind]
         command += ["--capacity", str(self.capacity_bytes), "--traits", self.traits]
         command += ["--at-once", str(self.at_once), "--calls-at-once", str(self.calls_at_once)]
+        if self.is_any_allowed:
+            command.append("--any-method")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
 

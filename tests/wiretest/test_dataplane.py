@@ -1,6 +1,7 @@
 """RPCs of other services than KServe's: routed by name, and given the id as runtimes want it."""
 
 import asyncio
+import gc
 from contextlib import asynccontextmanager
 
 import grpc
@@ -18,6 +19,7 @@ from tests.support.world import DEADLINE_S, begin, eventually, world
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 META = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
+NAMES = 40
 LISTED = Dataplane({PREDICT: (1, 1)})
 SERVING = {"methods": {PREDICT: (1, 1), "inference.GRPCInferenceService/ModelInfer": (1,)}}
 
@@ -82,6 +84,26 @@ async def test_other_rpcs_go_by_metadata_where_they_are_allowed():
         assert await refused(w, META) == ("INVALID_ARGUMENT", "mm-vmodel-id: required")
         code, _ = await refused(w, "/grpc.health.v1.Health/Nothing", mm_vmodel_id="p")
         assert code == "UNIMPLEMENTED"
+
+
+async def test_nothing_is_kept_for_each_name_that_clients_make_up():
+    facts = {"is_any_method_allowed": True}
+    async with world(FakeRuntime(facts=facts), dataplane=Dataplane(are_others_allowed=True)) as w:
+        await w.apply("p")
+        await call(w, META, b"", mm_vmodel_id="p")
+        before = method_objects()
+        for number in range(NAMES):
+            await call(w, f"/made.Up/Name{number}", b"", mm_vmodel_id="p")
+        assert len(w.plane.foreign) == NAMES + 1
+        assert method_objects() - before < NAMES / 2
+
+
+def method_objects() -> int:
+    """What gRPC's clients in this process hold for methods."""
+    gc.collect()
+    return sum(
+        issubclass(type(found), grpc.aio.UnaryUnaryMultiCallable) for found in gc.get_objects()
+    )
 
 
 async def test_rpc_that_the_runtime_does_not_serve_is_unimplemented():
