@@ -103,7 +103,7 @@ class Tries:
         self._has_rechecked = False
         self._turns = 0
         self._busy_error: Exception | None = None
-        self.busy: list[Upstream] = []
+        self.busy: tuple[Upstream, ...] = ()
         self.left = TRIES
 
     def not_sent(self, upstream: Upstream) -> None:
@@ -112,10 +112,11 @@ class Tries:
         self._mesh.unreachable(upstream)
 
     def met_busy(self, upstream: Upstream, error: Exception) -> None:
-        """The copy is busy. Raises the error where that was known."""
-        if upstream in self.busy:
+        """The copy is busy. Raises the error where that was known, or there were many."""
+        self._turns += 1
+        if upstream in self.busy or self._turns >= MAX_TURNS:
             raise error
-        self.busy.append(upstream)
+        self.busy = (*self.busy, upstream)
         self._busy_error = error
 
     def others(self, route: Sequence[Upstream]) -> Sequence[Upstream]:
