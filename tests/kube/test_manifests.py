@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kube_control_plane import KUBECTL_S, ControlPlane, kubectl
+from tests.support.kube_control_plane import (
+    KUBECTL_S,
+    ControlPlane,
+    delete_definitions,
+    kubectl,
+    kubectl_command,
+)
 from tests.support.stand import ROOT
 
 OVERLAYS = ("default", "quickstart", "without-etcd")
@@ -22,9 +28,13 @@ def run_kubectl(
     plane: ControlPlane, *arguments: str | Path, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Whatever comes of it."""
-    command = ["kubectl", "--kubeconfig", plane.kubeconfig, *arguments]
     return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=KUBECTL_S, cwd=ROOT
+        kubectl_command(plane, *arguments),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=KUBECTL_S,
+        cwd=ROOT,
     )
 
 
@@ -50,7 +60,7 @@ def defined(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     )
     kubectl(control_plane, *wait, "--timeout=30s")
     yield control_plane
-    kubectl(control_plane, "delete", "-k", str(DEPLOY / "crds"), "--ignore-not-found")
+    delete_definitions(kubectl_command(control_plane), "-k", DEPLOY / "crds", "--ignore-not-found")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -82,8 +92,8 @@ def test_example_is_taken_strictly_and_is_pending_at_first(filled: ControlPlane,
 
 def test_uninstalling_leaves_nothing(defined: ControlPlane):
     apply(defined, DEPLOY / "overlays/quickstart")
-    folder = str(DEPLOY / "overlays/quickstart")
-    kubectl(defined, "delete", "--ignore-not-found", "-k", folder)
+    folder = DEPLOY / "overlays/quickstart"
+    delete_definitions(kubectl_command(defined), "--ignore-not-found", "-k", folder)
     left = kubectl(
         defined,
         *("get", "crds,namespaces,clusterroles,clusterrolebindings", "-o=name"),

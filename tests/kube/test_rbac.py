@@ -11,7 +11,12 @@ from mesh.controller.names import CONTROLLER, ROUTER, RUNTIME_ACCOUNT
 from mesh.controller.workloads import Owner, Runtime, workloads
 from mesh.wire.runtime_manifest import parse_runtime
 from tests.controller.runtimes import DEPLOY, PLACE, shipped
-from tests.support.kube_control_plane import ControlPlane, kubectl
+from tests.support.kube_control_plane import (
+    ControlPlane,
+    delete_definitions,
+    kubectl,
+    kubectl_command,
+)
 
 NAMESPACE = "wml-serving"
 # A Secret, a subresource or another namespace that somebody who got in would want.
@@ -77,7 +82,8 @@ def installed(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     kubectl(control_plane, "wait", "--for=condition=Established", "crd", "-l", name)
     kubectl(control_plane, "apply", "--server-side", "-k", str(DEPLOY / "overlays/default"))
     yield control_plane
-    kubectl(control_plane, "delete", "--ignore-not-found", "-k", str(DEPLOY / "overlays/default"))
+    everything = DEPLOY / "overlays/default"
+    delete_definitions(kubectl_command(control_plane), "--ignore-not-found", "-k", everything)
 
 
 @pytest.fixture

@@ -234,16 +234,53 @@ class process_of:  # noqa: N801 - reads as a function
             os.kill(pid, signal.SIGKILL)
 
 
-# Definitions go with their resources, which took up to 49 s on a machine with nothing else to do.
-KUBECTL_S = 240.0
+KUBECTL_S = 60.0
+DELETED_S = 240.0
+NUDGE_S = 5.0
+
+
+def kubectl_command(plane: ControlPlane, *arguments: str | Path) -> list[str | Path]:
+    """kubectl against an API on loopback."""
+    return ["kubectl", "--kubeconfig", plane.kubeconfig, *arguments]
 
 
 def kubectl(plane: ControlPlane, *arguments: str | Path, stdin: str | None = None) -> str:
-    """Runs kubectl against an API on loopback; raises AssertionError with what it wrote."""
-    command = ["kubectl", "--kubeconfig", plane.kubeconfig, *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=KUBECTL_S)
+    """Runs it; raises AssertionError with what it wrote."""
+    done = subprocess.run(
+        kubectl_command(plane, *arguments),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=KUBECTL_S,
+    )
     assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def delete_definitions(kubectl: list[str | Path], *arguments: str | Path) -> None:
+    """`kubectl delete` of our definitions and of whatever else; raises AssertionError.
+
+    Kubernetes may find that it cannot list the resources of a definition yet ("storage is
+    (re)initializing", seen with 1.34), and tries again after pauses that double, for minutes; a
+    change of the definition has it try at once.
+    """
+    process = subprocess.Popen(
+        [*kubectl, "delete", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for nudge in range(int(DELETED_S / NUDGE_S)):
+        try:
+            said, _ = process.communicate(timeout=NUDGE_S)
+        except subprocess.TimeoutExpired:
+            of_ours = ("annotate", "crd", "--overwrite", "-l", "app.kubernetes.io/name=wml-serving")
+            subprocess.run([*kubectl, *of_ours, f"nudge={nudge}"], capture_output=True, check=False)
+        else:
+            assert process.returncode == 0, f"{arguments}: {said}"
+            return
+    process.kill()
+    raise AssertionError(f"{arguments}: not deleted in time: {process.communicate()[0]}")
 
 
 def _children(pid: int) -> list[int]:
