@@ -9,9 +9,11 @@ import grpc
 import pytest
 
 from mesh.agent.calls import LEAST_QUEUE
+from mesh.agent.copy import Purpose
 from mesh.agent.engine import HOP_WORTH
 from mesh.agent.holdings import Identity
 from mesh.core.ids import NodeId
+from mesh.peers.port import Ask
 from mesh.registry.memory import MemoryRegistry
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from mesh.wire.pb import wml_management_pb2 as pb
@@ -49,7 +51,12 @@ async def two_copies() -> AsyncIterator[tuple[World, World, asyncio.Event]]:
         await left.manage.Apply(pb.ApplyRequest(json=json.dumps(PREDICTOR)))
         for w in (left, right):
             w.plane.gates[HELD] = gate
-            await eventually(lambda w=w: len(w.running.node.routes.get("p", ())) == 2)
+            await eventually(lambda w=w: w.running.node.routes.get("p"))
+            node = w.running.node  # told, since it would see for itself only after seconds
+            model = node.routes["p"][0].id
+            await node.ensure_loaded(Ask(model, Purpose.EXTRA.value, node.follower.revision))
+        for w in (left, right):
+            await eventually(lambda w=w: len(w.running.node.routes["p"]) == 2)
         try:
             yield left, right, gate
         finally:
