@@ -9,8 +9,14 @@ import grpc.aio
 import pytest
 import yaml
 
+from mesh.agent.calls import LEAST_QUEUE
 from mesh.wire.field_path import read_string, replace_string
-from tests.support.mesh_stand import ASK_S, MakeMesh
+from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
+from mesh.wire.pb import kfs_inference_v2_pb2_grpc as kfs_grpc
+from mesh.wire.pb import wml_peer_pb2 as peer_pb
+from mesh.wire.pb import wml_peer_pb2_grpc as peer_grpc
+from tests.support.mesh_checks import counts
+from tests.support.mesh_stand import ASK_S, MakeMesh, MeshStand, eventually
 from tests.support.spi_runtime import FOREIGN, FOREIGN_PATH
 
 PREDICT = f"/{FOREIGN}/Predict"
@@ -98,3 +104,35 @@ async def test_rpcs_that_nobody_lists_go_by_metadata_through_any_node(
         (holder,) = await stand.holders(model)
         counts = await holder.runtime.read()
         assert counts["infers"][model] == len(stand.publics)
+
+
+async def test_two_copies_take_all_that_may_wait_for_both_through_one_node(make_mesh: MakeMesh):
+    async with make_mesh(nodes=2, calls_at_once=1, traits="infer=0.05") as stand:
+        model = await stand.apply("p", "version=p", minCopies=2)
+        await stand.until_settled("p")
+        await until_on_both(stand, model)
+        async with grpc.aio.insecure_channel(stand.publics[0]) as channel:
+            infer = kfs_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+            async with asyncio.TaskGroup() as group:
+                for _ in range(2 * LEAST_QUEUE):
+                    group.create_task(answered(infer, model))
+        assert (await counts(stand))["infers"] == 2 * LEAST_QUEUE
+
+
+async def answered(infer: Any, model: str) -> None:
+    answer = await infer(kfs.ModelInferRequest(model_name="p"), timeout=ASK_S)
+    assert answer.model_name == model
+
+
+async def until_on_both(stand: MeshStand, model: str) -> None:
+    """The nodes are told to load it, since they would see for themselves only after seconds."""
+    for node in stand.nodes:
+        async with grpc.aio.insecure_channel(node.internal) as channel:
+            ask = peer_pb.EnsureLoadedRequest(model=model, purpose="extra")
+            await peer_grpc.PeerStub(channel).EnsureLoaded(ask, timeout=ASK_S)
+
+    async def known() -> bool:
+        copies = await stand.nodes[0].read("COPY")
+        return [copy["status"]["state"] for copy in copies] == ["Loaded", "Loaded"]
+
+    await eventually(known, lambda: f"{model} is on both nodes")
