@@ -10,10 +10,11 @@ from typing import Any, TypeAlias
 import grpc
 import grpc.aio
 
+from mesh.agent.calls import CopyBusy
 from mesh.agent.copy import Copy
 from mesh.agent.engine import Node
 from mesh.agent.remote import MODEL_HEADER
-from mesh.core.errors import CopyBusy, MeshError
+from mesh.core.errors import MeshError
 from mesh.core.ids import ModelId, Revision
 from mesh.ops.clock import monotonic_s
 from mesh.ops.tasks import Tasks

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 import grpc
 import grpc.aio
 
-from mesh.core.errors import CopyBusy, InvalidRequest, Unavailable
+from mesh.agent.calls import CopyBusy
+from mesh.core.errors import InvalidRequest, Unavailable
 from mesh.ops.clock import monotonic_s
 from router.forward import Forwarder, NotSent, Reply, passed_on
 from router.hop import Why, outcome

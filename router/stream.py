@@ -11,7 +11,8 @@ from typing import Any
 
 import grpc.aio
 
-from mesh.core.errors import CopyBusy, InvalidRequest, MeshError, Unavailable
+from mesh.agent.calls import CopyBusy
+from mesh.core.errors import InvalidRequest, MeshError, Unavailable
 from mesh.ops.clock import monotonic_s
 from mesh.ops.tasks import Tasks
 from mesh.wire.infer import read_head, with_name

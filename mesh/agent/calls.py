@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Set
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-from mesh.core.errors import CopyBusy, DeadlineExceeded, MethodNotServed
+from mesh.core.errors import DeadlineExceeded, MethodNotServed, Overloaded
 from mesh.core.ids import ModelId
 from mesh.runtime.port import RuntimeInfo
 from mesh.wire.dataplane import KSERVE
@@ -64,6 +64,10 @@ class Calls:
 
 # Of a runtime that has not said anything, or of another node, where it is not asked.
 UNTOLD = Calls()
+
+
+class CopyBusy(Overloaded):
+    """As many wait for one copy of a model as may; another copy may have room."""
 
 
 class Gate:

@@ -175,10 +175,6 @@ class Overloaded(MeshError):
         self.limit = limit
 
 
-class CopyBusy(Overloaded):
-    """As many wait for one copy of a model as may; another copy may have room."""
-
-
 class Unavailable(MeshError):
     """Nobody can serve just now; trying again later may help."""
 

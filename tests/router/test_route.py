@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from mesh.agent.calls import CopyBusy
 from mesh.agent.remote import RemoteCopy
-from mesh.core.errors import CopyBusy
 from mesh.core.ids import ModelId, NodeId
 from router.port import Mesh, Upstream
 from router.route import MAX_TURNS, TRIES, Tries
