@@ -1,6 +1,7 @@
 """A node of a mesh: one process, with an adapter and a runtime beside it, or none."""
 
 import asyncio
+import gc
 import logging
 import secrets
 import signal
@@ -67,9 +68,18 @@ async def member(settings: MemberSettings, on_start: Callable[[RunningNode], Non
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with joined(settings) as running:
+        _keep_for_good()
         on_start(running)
         await stop.wait()
         log.info("leaving")
+
+
+def _keep_for_good() -> None:
+    """What the store had at the start stays for as long as the node: the collector, each of whose
+    full rounds would walk over all of it while requests wait, is told so (docs/performance.md).
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @asynccontextmanager

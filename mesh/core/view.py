@@ -47,7 +47,8 @@ class View:
     _copies: dict[ModelId, dict[NodeId, CopyRecord]] = field(default_factory=dict)
     _held: dict[NodeId, set[ModelId]] = field(default_factory=dict)
     _loading: dict[NodeId, set[ModelId]] = field(default_factory=dict)
-    _names: dict[ModelId, set[PredictorName]] = field(default_factory=dict)
+    # Tuples: most have one name, and a set of one takes 160 bytes more.
+    _names: dict[ModelId, tuple[PredictorName, ...]] = field(default_factory=dict)
 
     def copies(self, model: ModelId) -> Mapping[NodeId, CopyRecord]:
         """The copies of a model, by node."""
@@ -182,13 +183,14 @@ class View:
     def _refer(self, before: Predictor | None, after: Predictor | None) -> None:
         if before is not None:
             for model in {before.active, before.target}:
-                names = self._names[model]
-                names.discard(before.name)
-                if not names:
+                names = tuple(name for name in self._names[model] if name != before.name)
+                if names:
+                    self._names[model] = names
+                else:
                     del self._names[model]
         if after is not None:
             for model in {after.active, after.target}:
-                self._names.setdefault(model, set()).add(after.name)
+                self._names[model] = (*self._names.get(model, ()), after.name)
 
 
 def _standing(node: NodeRecord | None) -> tuple[NodeState, RuntimeSpec | None] | None:

@@ -7,6 +7,7 @@ versions may mix while a mesh is upgraded. Keys quote what users chose.
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from sys import intern
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -100,6 +101,12 @@ def decode(key: str, value: bytes) -> Record | None:
         raise Unreadable(key, repr(error)) from error
 
 
+def _shared(text: str) -> str:
+    """One object for equal texts: a Predictor and its model have their names, ids and spec in
+    common, of which there may be very many."""
+    return intern(text)
+
+
 def _plain(value: object) -> object:
     if isinstance(value, frozenset):
         return sorted((_item(item) for item in value), key=str)
@@ -112,10 +119,10 @@ def _item(item: Any) -> object:
 
 def _predictor(fields: dict[str, Any]) -> Predictor:
     return Predictor(
-        name=PredictorName(fields["name"]),
-        spec=fields["spec"],
-        active=ModelId(fields["active"]),
-        target=ModelId(fields["target"]),
+        name=PredictorName(_shared(fields["name"])),
+        spec=_shared(fields["spec"]),
+        active=ModelId(_shared(fields["active"])),
+        target=ModelId(_shared(fields["target"])),
         served=fields.get("served", False),
         created_s=fields.get("created_s", 0.0),
         generation=fields.get("generation", 1),
@@ -129,13 +136,13 @@ def _model(fields: dict[str, Any]) -> BackingModel:
     source = fields["source"]
     runtime = source.get("runtime")
     return BackingModel(
-        id=ModelId(fields["id"]),
-        predictor=PredictorName(fields["predictor"]),
-        spec=fields.get("spec", ""),
+        id=ModelId(_shared(fields["id"])),
+        predictor=PredictorName(_shared(fields["predictor"])),
+        spec=_shared(fields.get("spec", "")),
         source=ModelSource(
             type=_model_type(source["type"]),
             path=source["path"],
-            storage_key=StorageKey(source["storage_key"]),
+            storage_key=StorageKey(_shared(source["storage_key"])),
             bucket=source.get("bucket", ""),
             schema_path=source.get("schema_path", ""),
             parameters=source.get("parameters", {}),
@@ -192,7 +199,7 @@ def _wish(fields: dict[str, Any]) -> RuntimeWish:
 
 
 def _model_type(fields: dict[str, Any]) -> ModelType:
-    return ModelType(fields["name"], fields.get("version", ""))
+    return ModelType(_shared(fields["name"]), fields.get("version", ""))
 
 
 READERS: dict[str, Callable[[dict[str, Any]], Record]] = {

@@ -200,3 +200,17 @@ def test_record_with_one_field_damaged_is_a_record_or_unreadable(record, data):
     value = data.draw(st.none() | st.integers() | json_documents() | st.lists(st.integers()))
     with suppress(Unreadable):
         decode(key_of(record), json.dumps(fields | {field: value}).encode())
+
+
+def test_what_a_predictor_and_its_model_have_in_common_is_held_once():
+    name, model = PredictorName("a-name"), ModelId("a-name-0123456789")
+    predictor = Predictor(name, '{"path":"a"}', model, model, True, 1.0, 1)
+    source = ModelSource(ModelType("sklearn"), "a", StorageKey("k"))
+    backing = BackingModel(model, name, '{"path":"a"}', source)
+    first = decode(records.predictor_key(name), encode(predictor))
+    second = decode(records.model_key(model), encode(backing))
+    assert isinstance(first, Predictor)
+    assert isinstance(second, BackingModel)
+    assert first.active is first.target is second.id
+    assert first.name is second.predictor
+    assert first.spec is second.spec
