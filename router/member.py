@@ -76,7 +76,7 @@ async def member(settings: MemberSettings, on_start: Callable[[RunningNode], Non
 
 def _keep_for_good() -> None:
     """What the store had at the start stays for as long as the node: the collector, each of whose
-    full rounds would walk over all of it while requests wait, is told so (docs/performance.md).
+    full rounds would walk over all of it while requests wait, is told so (docs/operations.md).
     """
     gc.collect()
     gc.freeze()
