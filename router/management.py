@@ -130,8 +130,11 @@ class Management(pb_grpc.ManagementServicer):
     async def Read(  # noqa: N802
         self, request: pb.ReadRequest, context: Context
     ) -> AsyncIterator[pb.ReadEvent]:
+        async def begun() -> None:
+            await context.send_initial_metadata(())
+
         try:
-            async for event in read(self._node, request, self._endpoints):
+            async for event in read(self._node, request, self._endpoints, begun):
                 yield event
         except MeshError as error:
             await refuse(error, context)

@@ -5,7 +5,7 @@ A reader that is slow misses states in between, never the last one: what changed
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from mesh.agent.engine import Node
@@ -49,9 +49,15 @@ class Shelf:
 
 
 async def read(
-    node: Node, request: pb.ReadRequest, endpoints: resources.Endpoints
+    node: Node,
+    request: pb.ReadRequest,
+    endpoints: resources.Endpoints,
+    begun: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[pb.ReadEvent]:
-    """The events of one call. Raises ModelNotFound, NoSuchResource."""
+    """The events of one call. Raises ModelNotFound, NoSuchResource.
+
+    `begun` is called before the first one: of what is followed, nothing is missed from then on.
+    """
     shelf = _shelves(endpoints)[request.kind]
     changed = dict.fromkeys(key for key in sorted(shelf.keys(node.view)) if _is_asked(request, key))
     if request.name and not changed and not request.follow:
@@ -67,6 +73,7 @@ async def read(
     if request.follow:
         node.view.readers.add(look)
     try:
+        await begun()
         while True:
             stirred.clear()
             while changed:

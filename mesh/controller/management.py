@@ -53,8 +53,11 @@ class Mesh(Protocol):
 
     async def read(self, kind: str) -> list[Shown]: ...
 
-    def follow(self, kind: str) -> AsyncIterator[Shown]:
-        """First all, then each change."""
+    def follow(self, kind: str, begun: Callable[[], None] | None = None) -> AsyncIterator[Shown]:
+        """First all that there are, then each change.
+
+        From `begun` on no change is missed; what went before that is not told.
+        """
         ...
 
 
@@ -84,20 +87,19 @@ class GrpcMesh:
         await _answered(self._stub.SetRuntimes, request)
 
     async def read(self, kind: str) -> list[Shown]:
-        return [shown async for shown in self._events(kind, is_followed=False)]
+        call = self._stub.Read(pb.ReadRequest(kind=kind), timeout=CALL_S)
+        return [shown async for shown in _events(call)]
 
-    async def follow(self, kind: str) -> AsyncIterator[Shown]:
-        async for shown in self._events(kind, is_followed=True):
+    async def follow(
+        self, kind: str, begun: Callable[[], None] | None = None
+    ) -> AsyncIterator[Shown]:
+        call = self._stub.Read(pb.ReadRequest(kind=kind, follow=True))
+        # A node of an older version sends this with the first object only.
+        await call.initial_metadata()
+        if begun is not None:
+            begun()
+        async for shown in _events(call):
             yield shown
-
-    async def _events(self, kind: str, *, is_followed: bool) -> AsyncIterator[Shown]:
-        request = pb.ReadRequest(kind=kind, follow=is_followed)
-        limit_s = None if is_followed else CALL_S
-        try:
-            async for event in self._stub.Read(request, timeout=limit_s):
-                yield Shown(event.name, json.loads(event.json) if event.json else None)
-        except grpc.aio.AioRpcError as error:
-            raise _refused(error) from error
 
 
 class Connections:
@@ -123,6 +125,14 @@ class Connections:
         except UnusableTls as error:
             raise Refused(str(error)) from error
         return grpc.aio.secure_channel(self._target, credentials, options=named)
+
+
+async def _events(call: Any) -> AsyncIterator[Shown]:
+    try:
+        async for event in call:
+            yield Shown(event.name, json.loads(event.json) if event.json else None)
+    except grpc.aio.AioRpcError as error:
+        raise _refused(error) from error
 
 
 async def _answered(call: Callable[..., Any], request: Any) -> None:

@@ -7,7 +7,7 @@ server what was last seen stands, without the mesh what was last shown; both are
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Protocol
 
 from mesh.controller.config import Configuration
@@ -190,15 +190,28 @@ class Site:
         for name in self._predictors.connected(mesh, shown):
             self.predictor_work.add(name)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_predictors(mesh))
+            tasks.create_task(self._follow_predictors(mesh, frozenset(shown)))
             tasks.create_task(self._follow_runtimes(mesh))
             tasks.create_task(self._keep_telling(mesh))
 
-    async def _follow_predictors(self, mesh: Mesh) -> None:
-        async for name, obj in mesh.follow(PREDICTORS):
-            self._predictors.shown(name, obj)
-            self.predictor_work.add(name)
-        raise Refused("the mesh: a stream of Predictors ended")
+    async def _follow_predictors(self, mesh: Mesh, read: Set[str]) -> None:
+        begun = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._find_gone(mesh, read, begun))
+            async for name, obj in mesh.follow(PREDICTORS, begun.set):
+                self._shown(name, obj)
+            raise Refused("the mesh: a stream of Predictors ended")
+
+    async def _find_gone(self, mesh: Mesh, read: Set[str], begun: asyncio.Event) -> None:
+        """Those that went after all were read and before they were followed: nobody tells these."""
+        await begun.wait()
+        there = {it.name for it in await mesh.read(PREDICTORS)}
+        for name in read - there:
+            self._shown(name, None)
+
+    def _shown(self, name: str, obj: Json | None) -> None:
+        self._predictors.shown(name, obj)
+        self.predictor_work.add(name)
 
     async def _follow_runtimes(self, mesh: Mesh) -> None:
         async for name, obj in mesh.follow(RUNTIMES):

@@ -74,12 +74,16 @@ class PlayedMesh:
         self._check()
         return [Shown(name, obj) for name, obj in self.shown.items()] if kind == PREDICTOR else []
 
-    async def follow(self, kind: str):
-        for item in await self.read(kind):
-            yield item
+    async def follow(self, kind: str, begun=None):
+        await asyncio.sleep(0.1)
+        there = await self.read(kind)
         queue: asyncio.Queue = asyncio.Queue()
         if kind == PREDICTOR:
             self._news.append(queue)
+        if begun is not None:
+            begun()
+        for item in there:
+            yield item
         while (item := await queue.get()) is not None:
             yield item
         raise Refused("the mesh: UNAVAILABLE")
@@ -135,6 +139,20 @@ async def test_predictor_goes_to_the_mesh_and_its_status_comes_back():
         await asyncio.sleep(1)
         assert mesh.deleted == ["p"]
     assert [reason for _, reason, _ in kube.events] == ["Loading", "Loaded"]
+
+
+async def test_predictor_that_is_gone_before_it_is_followed_is_applied_again():
+    kube, mesh = MemoryKube(), PlayedMesh()
+    mesh.say("p", available=True, activeModelState="Loaded", transitionStatus="UpToDate")
+    kube.put(predictor())
+    async with site(kube, mesh) as running:
+        while not running.is_connected:  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(0.01)
+        # All were read a moment ago; nobody follows yet who would be told.
+        mesh.forget("p")
+        await asyncio.sleep(5)
+        assert mesh.applied[-1:] == ["p"]
+        assert status_of(kube)["activeModelState"] == "Loading"
 
 
 async def test_calls_for_a_predictor_are_few_and_none_once_it_rests():

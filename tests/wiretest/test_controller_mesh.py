@@ -8,7 +8,7 @@ from mesh.controller.management import PREDICTOR, RUNTIME, Connections, Unfit
 from mesh.controller.queue import Refused
 from mesh.peers.tls import NodeTls
 from tests.support.builders import document
-from tests.support.world import world
+from tests.support.world import begin, world
 
 OWNER = "kubernetes/ns"
 
@@ -48,6 +48,18 @@ async def test_predictors_are_applied_followed_and_deleted():
             await mesh.delete("p", OWNER)  # is gone already
         assert ("p", "Loaded") in seen
         assert seen[-1] == ("p", None)
+
+
+async def test_following_says_when_it_has_begun_also_where_there_is_nothing():
+    async with world() as w, connections(w).connected() as mesh:
+        begun = asyncio.Event()
+        following = mesh.follow(PREDICTOR, begun.set)
+        first = begin(anext(following))
+        async with asyncio.timeout(10):
+            await begun.wait()
+            assert not first.done()
+            await mesh.apply(predictor(), OWNER)
+            assert (await first).name == "p"
 
 
 async def test_refusals_say_whether_another_try_can_help():
