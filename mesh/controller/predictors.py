@@ -7,7 +7,7 @@ last word always. The mesh is asked to delete only what carries our owner's mark
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mesh.controller.management import Mesh, Unfit
@@ -42,9 +42,15 @@ class Version:
     generation: int
 
 
+# Reason, message, whether it is a warning.
+Event = tuple[str, str, bool]
+
+
 @dataclass(slots=True)
 class _Known:
-    """One Predictor. `applied` and `problem` are of the spec that the mesh was told last."""
+    """One Predictor. `applied` and `problem` are of the spec that the mesh was told last; `untold`
+    are the events of what the status says already.
+    """
 
     uid: str
     applied: Version | None = None
@@ -52,6 +58,7 @@ class _Known:
     is_taken: bool = False
     status: Json | None = None
     written_s: float = float("-inf")
+    untold: list[Event] = field(default_factory=list)
 
 
 class Predictors:
@@ -139,7 +146,8 @@ class Predictors:
         known.applied = version
 
     async def _say(self, obj: Json, known: _Known) -> float | None:
-        """Writes the status where it is news."""
+        """Writes the status where it is news, and then the events of that."""
+        await self._tell(obj, known)
         status = self._status(obj, known)
         if status is None or status == known.status:
             return None
@@ -152,12 +160,22 @@ class Predictors:
         try:
             if await self._kube.apply_status({**head, "status": status}) is None:
                 return None
-            known.status = status
-            for reason, message, is_warning in news(before or {}, status):
-                await self._kube.event(obj, reason, message, is_warning=is_warning)
         except KubeFailed as error:
             raise Refused(str(error)) from error
+        known.status = status
+        known.untold += news(before or {}, status)
+        await self._tell(obj, known)
         return None
+
+    async def _tell(self, obj: Json, known: _Known) -> None:
+        """The events that were not written yet, in order."""
+        while known.untold:
+            reason, message, is_warning = known.untold[0]
+            try:
+                await self._kube.event(obj, reason, message, is_warning=is_warning)
+            except KubeFailed as error:
+                raise Refused(str(error)) from error
+            known.untold.pop(0)
 
     def _status(self, obj: Json, known: _Known) -> Json | None:
         """What the object should say of itself; None while nobody has said anything."""
@@ -175,9 +193,9 @@ class Predictors:
         return {**status, **self._endpoints()} if status else None
 
 
-def news(before: Json, after: Json) -> list[tuple[str, str, bool]]:
-    """What `kubectl describe` is to tell of a change: reason, message, whether it is a warning."""
-    told: list[tuple[str, str, bool]] = []
+def news(before: Json, after: Json) -> list[Event]:
+    """What `kubectl describe` is to tell of a change."""
+    told: list[Event] = []
     failure = after.get("lastFailureInfo") or {}
     reason, cause = str(failure.get("reason") or ""), str(failure.get("message") or "")
     transition = after.get("transitionStatus")

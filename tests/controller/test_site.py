@@ -155,6 +155,20 @@ async def test_predictor_that_is_gone_before_it_is_followed_is_applied_again():
         assert status_of(kube)["activeModelState"] == "Loading"
 
 
+async def test_event_that_cannot_be_written_is_written_later():
+    kube, mesh = MemoryKube(), PlayedMesh()
+    kube.bad_events = 3
+    async with site(kube, mesh):
+        kube.put(predictor())
+        await asyncio.sleep(1)
+        assert status_of(kube)["activeModelState"] == "Loading"
+        mesh.say("p", activeModelState="Loaded")
+        await asyncio.sleep(30)
+        assert status_of(kube)["activeModelState"] == "Loaded"
+    assert kube.bad_events == 0
+    assert [reason for _, reason, _ in kube.events] == ["Loading", "Loaded"]
+
+
 async def test_calls_for_a_predictor_are_few_and_none_once_it_rests():
     kube, mesh = MemoryKube(), PlayedMesh()
     async with site(kube, mesh):

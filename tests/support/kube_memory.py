@@ -24,13 +24,14 @@ Key = tuple[str, str, str]
 
 
 class MemoryKube:
-    """`calls` counts by verb; `is_away` fails every call."""
+    """`calls` counts by verb; `is_away` fails every call, `bad_events` the next so many events."""
 
     def __init__(self) -> None:
         self.objects: dict[Key, Json] = {}
         self.calls: Counter[str] = Counter()
         self.events: list[tuple[str, str, str]] = []
         self.is_away = False
+        self.bad_events = 0
         self._version = 0
         self._uids = 0
         self._log: list[tuple[int, Key, KubeEvent]] = []
@@ -140,6 +141,9 @@ class MemoryKube:
         self, about: Json, reason: str, message: str, *, is_warning: bool = False
     ) -> None:
         self._called("event")
+        if self.bad_events:
+            self.bad_events -= 1
+            raise KubeFailed(500, "etcdserver: request timed out")
         self.events.append((about["metadata"]["name"], reason, message))
 
     # Faults.
