@@ -3,15 +3,19 @@
 Each test finds the example Predictor Loaded, and leaves it so.
 """
 
+import base64
 import itertools
 import json
 import re
 import shlex
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 
 import pytest
 
+from mesh.ops.clock import wall_s
 from tests.support.kube_cluster import Cluster
 from tests.support.kube_images import OURS
 from tests.support.kube_pods import said_by
@@ -22,6 +26,7 @@ NAME = "example-mnist-predictor"
 FILE = "deploy/example-predictors/example-mlserver-sklearn-mnist-predictor.yaml"
 INSTALL = (ROOT / "docs/install.md").read_text()
 README = (ROOT / "README.md").read_text()
+KEY = "wml-serving-example-models"
 RUNTIME = "deployment/wml-serving-mlserver-1.x"
 # In a pod with our image: the digit by gRPC, and by REST.
 CLIENT = """
@@ -41,7 +46,7 @@ url = f"http://wml-serving:8008/v2/models/{asked['model_name']}/infer"
 with urllib.request.urlopen(url, json.dumps({"inputs": [tensor]}).encode(), 60) as answer:
     print(json.load(answer)["outputs"][0]["data"][0])
 """
-UP_S, LOADED_S, SEEN_S = 120, 90, 30
+UP_S, LOADED_S, SEEN_S, KEY_S = 120, 90, 30, 2
 
 
 class Namespace:
@@ -83,6 +88,15 @@ class Namespace:
     def change(self, path: str) -> None:
         patch = json.dumps({"spec": {"path": path}})
         self.kubectl("patch", "predictor", NAME, "--type=merge", f"--patch={patch}")
+
+    def key(self, name: str) -> dict[str, str]:
+        """What a key of storage-config holds."""
+        secret = json.loads(self.kubectl("get", "secret", "storage-config", "-o=json"))
+        return dict(json.loads(base64.b64decode(secret["data"][name])))
+
+    def patch_key(self, name: str, key: dict[str, str]) -> None:
+        patch = json.dumps({"stringData": {name: json.dumps(key)}})
+        self.kubectl("patch", "secret", "storage-config", f"--patch={patch}")
 
     def address(self) -> str:
         """The Service as the node reaches it, also without an API server."""
@@ -137,13 +151,20 @@ def loaded(installed: Namespace) -> Namespace:
     return installed
 
 
-@pytest.fixture
-def forwarded(loaded: Namespace) -> Iterator[Namespace]:
-    forward = ("--namespace=wml-serving", "port-forward", "service/wml-serving", "8033")
-    kubeconfig = ("--kubeconfig", loaded.cluster.kubeconfig)
-    with loaded.cluster.process("kubectl", *kubeconfig, *forward) as process:
+@contextmanager
+def forwarding(namespace: Namespace, port: int) -> Iterator[None]:
+    """The port of the Service on localhost."""
+    forward = ("--namespace=wml-serving", "port-forward", "service/wml-serving", str(port))
+    kubeconfig = ("--kubeconfig", namespace.cluster.kubeconfig)
+    with namespace.cluster.process("kubectl", *kubeconfig, *forward) as process:
         assert process.stdout is not None
         assert "Forwarding from" in process.stdout.readline()
+        yield
+
+
+@pytest.fixture
+def forwarded(loaded: Namespace) -> Iterator[Namespace]:
+    with forwarding(loaded, 8033):
         yield loaded
 
 
@@ -156,6 +177,33 @@ def test_predictor_to_8(forwarded: Namespace):
     assert endpoint == "grpc://wml-serving:8033"
     outputs = forwarded.answer()["outputs"]
     assert outputs[0]["contents"] == {"int64Contents": ["8"]}  # type: ignore[index]
+
+
+def test_rest_by_port_forward(loaded: Namespace):
+    (tensor,) = MNIST["inputs"]
+    asked = {key: value for key, value in tensor.items() if key != "contents"}
+    body = json.dumps({"inputs": [asked | {"data": tensor["contents"]["fp32_contents"]}]})
+    url = f"http://localhost:8008/v2/models/{NAME}/infer"
+    with forwarding(loaded, 8008):
+        said = loaded.cluster.run("curl", "-sS", "--fail-with-body", url, "--data", body)
+    assert json.loads(said)["outputs"][0]["data"] == [8]
+
+
+def test_key_that_is_patched_is_used_by_the_pod_within_two_seconds(loaded: Namespace):
+    """A key of its own: those that are shipped belong to the manifests."""
+    good = loaded.key(KEY)
+    another = (ROOT / FILE).read_text().replace(NAME, "patched").replace(KEY, "patched")
+    loaded.patch_key("patched", good | {"secret_access_key": "not-the-one"})
+    loaded.kubectl("apply", "-f", "-", stdin=another)
+    state = ("get", "predictor", "patched", "-o=jsonpath={.status.activeModelState}")
+    until(lambda: loaded.kubectl(*state) == "Failed", loaded.story, SEEN_S)
+    loaded.patch_key("patched", good)
+    patched_s = wall_s()
+    until(lambda: loaded.kubectl(*state) == "Loaded", loaded.story, SEEN_S)
+    log = loaded.kubectl("logs", RUNTIME, "--container=mlserver-adapter", "--timestamps")
+    said = [line.split()[0] for line in log.splitlines() if "storage key changed" in line]
+    assert datetime.fromisoformat(said[-1]).timestamp() - patched_s < KEY_S
+    loaded.kubectl("delete", "predictor", "patched")
 
 
 def test_runtime_pods_have_three_containers(loaded: Namespace):
