@@ -7,7 +7,7 @@ versions may mix while a mesh is upgraded. Keys quote what users chose.
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from sys import intern
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -35,6 +35,8 @@ RUNTIMES = "runtimes/"
 WANTED = "wanted/"
 # No record: see agent.seeded.
 SEEDED = "mesh/seeded"
+# More texts than the operations of one commit have.
+NEAR = 1024
 
 
 class Unreadable(Exception):
@@ -101,10 +103,12 @@ def decode(key: str, value: bytes) -> Record | None:
         raise Unreadable(key, repr(error)) from error
 
 
+@lru_cache(maxsize=NEAR)
 def _shared(text: str) -> str:
-    """One object for equal texts: a Predictor and its model have their names, ids and spec in
-    common, of which there may be very many."""
-    return intern(text)
+    """One object for equal texts that come near each other: a Predictor and its model, written in
+    one commit, have names, ids and spec in common. (Interned texts would stay in Python 3.12.)
+    """
+    return text
 
 
 def _plain(value: object) -> object:
