@@ -89,7 +89,9 @@ async def test_runtimes_are_told_and_read():
 
 async def test_mesh_that_is_not_there_is_for_later(tmp_path):
     async with Connections("127.0.0.1:1", None).connected() as mesh:
-        for call in (mesh.apply(predictor(), OWNER), mesh.delete("p", OWNER), mesh.read(PREDICTOR)):
+        following = anext(mesh.follow(PREDICTOR))
+        reading = mesh.read(PREDICTOR)
+        for call in (mesh.apply(predictor(), OWNER), mesh.delete("p", OWNER), reading, following):
             with pytest.raises(Refused, match="UNAVAILABLE"):
                 await call
     with pytest.raises(Refused, match="no certificate"):
