@@ -17,6 +17,7 @@ import pytest
 
 from mesh.ops.clock import wall_s
 from tests.support.kube_cluster import Cluster
+from tests.support.kube_control_plane import DELETED_S
 from tests.support.kube_images import OURS
 from tests.support.kube_pods import said_by
 from tests.support.stand import MNIST, ROOT
@@ -139,7 +140,7 @@ def installed(cluster: Cluster) -> Iterator[Namespace]:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{namespace.story()}") from error
     yield namespace
-    namespace.shell(install_block("kubectl delete"))
+    namespace.shell(install_block("kubectl delete"), timeout_s=DELETED_S)
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +258,9 @@ def test_controller_killed_converges(forwarded: Namespace):
         )
     )
     assert "outputs" in forwarded.answer()
-    forwarded.kubectl("rollout", "status", "deployment/wmlserving-controller", "--timeout=60s")
+    # The Deployment's own status may be from before the kill.
+    controller = ("get", "pods", "-l", "app.kubernetes.io/component=controller", "--no-headers")
+    until(lambda: " 1/1 " in forwarded.kubectl(*controller), forwarded.story, UP_S)
     forwarded.until_row("sklearn", "true", "Loaded", "-", "UpToDate")
     after = forwarded.kubectl("get", "pods", "-l", "wmlserving.ai.ibm.com/runtime", "-o=name")
     assert after == before
