@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import grpc
 import grpc.aio
@@ -18,9 +18,8 @@ from mesh.ops.metrics import Metrics
 from mesh.peers.links import Links
 from mesh.runtime.client import CHANNEL_OPTIONS
 from router.port import Upstream
+from router.unary import Metadata, Reply, UnaryCall, unary_call
 
-Metadata = tuple[tuple[str, str | bytes], ...]
-UnaryCall: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 StreamCall: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 
 CONNECT_S = 1.0
@@ -32,14 +31,6 @@ STREAM_HEADER = "wml-stream"
 
 class NotSent(Exception):
     """The upstream could not be reached, so that it has certainly not begun the call."""
-
-
-class Reply(NamedTuple):
-    """An answer with what came around it."""
-
-    message: bytes
-    initial: Metadata
-    trailing: Metadata
 
 
 @dataclass(slots=True)
@@ -88,11 +79,10 @@ class Forwarder:
         unary = link.calls.get(method) or self._method(link, method)
         if upstream.hop:
             metadata = (*metadata, *upstream.hop)
-        call = unary(message, timeout=timeout_s, metadata=metadata or None)
         began_s = monotonic_s()
         code = "CANCELLED"
         try:
-            answer = await call
+            reply = await unary(message, metadata, timeout_s)
             code = "OK"
         except grpc.aio.AioRpcError as error:
             code = error.code().name
@@ -102,8 +92,7 @@ class Forwarder:
                 took_s = monotonic_s() - began_s
                 self._ended(upstream.calls.label(method), code, took_s)
                 upstream.took(took_s * 1000.0)
-        initial, trailing = await call.initial_metadata(), await call.trailing_metadata()
-        return Reply(answer, tuple(initial) if initial else (), tuple(trailing) if trailing else ())
+        return reply
 
     @asynccontextmanager
     async def stream(
@@ -168,7 +157,7 @@ class Forwarder:
 
     def _method(self, link: _Link, method: str) -> UnaryCall:
         """Kept for KServe's alone: where any method is allowed, clients make up names."""
-        unary = link.channel.unary_unary(method, None, None)
+        unary = unary_call(link.channel, method)
         if method in KSERVE_METHODS:
             link.calls[method] = unary
         return unary

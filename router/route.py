@@ -12,10 +12,11 @@ import grpc.aio
 from mesh.agent.calls import CopyBusy
 from mesh.core.errors import InvalidRequest, Unavailable
 from mesh.ops.clock import monotonic_s
-from router.forward import Forwarder, NotSent, Reply, passed_on
+from router.forward import Forwarder, NotSent, passed_on
 from router.hop import Why, outcome
 from router.naming import VMODEL_HEADER, Naming
 from router.port import Mesh, Upstream
+from router.unary import Reply
 from router.waiting import WaitingRoom
 
 TRIES = 3

@@ -16,10 +16,11 @@ from mesh.core.errors import InvalidRequest, MeshError, Unavailable
 from mesh.ops.clock import monotonic_s
 from mesh.ops.tasks import Tasks
 from mesh.wire.infer import read_head, with_name
-from router.forward import Forwarder, Metadata, NotSent, passed_on
+from router.forward import Forwarder, NotSent, passed_on
 from router.hop import ACCEPTED
 from router.port import Upstream
 from router.route import Router, left_s, name_in
+from router.unary import Metadata
 
 Requests = AsyncIterator[bytes]
 

@@ -9,9 +9,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from mesh.core.errors import InvalidRequest
 from mesh.ops.clock import monotonic_s
-from router.forward import Metadata
 from router.rest.failure import HttpProblem
 from router.server import ServerLimits
+from router.unary import Metadata
 
 TIMEOUT_HEADER = "Grpc-Timeout"
 TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])", re.ASCII)
