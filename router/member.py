@@ -1,7 +1,6 @@
 """A node of a mesh: one process, with an adapter and a runtime beside it, or none."""
 
 import asyncio
-import gc
 import logging
 import secrets
 import signal
@@ -13,6 +12,7 @@ from mesh.agent.holdings import Identity
 from mesh.core.errors import Unavailable
 from mesh.core.ids import NodeId
 from mesh.core.policy import DEFAULT, Policy
+from mesh.ops.collector import sparing
 from mesh.ops.logs import bound
 from mesh.ops.settings import InvalidSettings
 from mesh.peers.tls import UnusableTls
@@ -68,18 +68,10 @@ async def member(settings: MemberSettings, on_start: Callable[[RunningNode], Non
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with joined(settings) as running:
-        _keep_for_good()
-        on_start(running)
-        await stop.wait()
+        with sparing():
+            on_start(running)
+            await stop.wait()
         log.info("leaving")
-
-
-def _keep_for_good() -> None:
-    """What the store had at the start stays for as long as the node: the collector, each of whose
-    full rounds would walk over all of it while requests wait, is told so (docs/operations.md).
-    """
-    gc.collect()
-    gc.freeze()
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ on without: a surplus copy is harmless, and trimmed.
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from mesh.agent.announce import Announcer
 from mesh.core.errors import Conflict, Unavailable
@@ -28,7 +29,7 @@ class Claims:
         self,
         own: NodeId,
         announcer: Announcer,
-        follower: Follower,
+        follower: Follower[Any],
         is_served: Callable[[ModelId], bool],
     ) -> None:
         self._is_served = is_served

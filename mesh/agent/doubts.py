@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from mesh.agent.intake import News
 from mesh.agent.reach import Reach
 from mesh.core.ids import NodeId, Revision
 from mesh.core.records import NodeRecord, NodeState
@@ -28,7 +29,7 @@ _NEVER = Revision(0)
 class Doubt:
     """A node that the store has dropped: the deletions that are held back until that is settled."""
 
-    held_back: dict[str, Change] = field(default_factory=dict)
+    held_back: dict[str, News] = field(default_factory=dict)
 
 
 class Doubts:
@@ -39,7 +40,7 @@ class Doubts:
         own: NodeId,
         view: View,
         reach: Reach,
-        believe: Callable[[tuple[Change, ...]], None],
+        believe: Callable[[tuple[News, ...]], None],
     ) -> None:
         self._own = own
         self._view = view
@@ -48,7 +49,7 @@ class Doubts:
         self._open: dict[NodeId, Doubt] = {}
         self._tasks = Tasks()
 
-    def sift(self, changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    def sift(self, changes: tuple[News, ...]) -> tuple[News, ...]:
         """The changes of one commit without those that are held back."""
         gone = {node for change in changes if (node := self._gone_node(change))}
         if not gone and not self._open:
@@ -63,7 +64,7 @@ class Doubts:
         keys = set(missing)
         nodes = [key for key in keys if key.startswith(records.NODES)]
         for key in nodes:
-            gone = [Change(key, None, _NEVER)]
+            gone: list[News] = [Change(key, None, _NEVER)]
             node = records.key_parts(key)[1][0]
             gone += [
                 Change(records.copy_key(model, NodeId(node)), None, _NEVER)
@@ -88,7 +89,7 @@ class Doubts:
     async def close(self) -> None:
         await self._tasks.close()
 
-    def _gone_node(self, change: Change) -> NodeId | None:
+    def _gone_node(self, change: News) -> NodeId | None:
         """The node that a change removes, if that is to be doubted."""
         prefix, names = records.key_parts(change.key)
         if change.value is not None or prefix != records.NODES or names[0] == self._own:
@@ -98,7 +99,7 @@ class Doubts:
             return None
         return None if record.id in self._open else record.id
 
-    def _is_held_back(self, change: Change) -> bool:
+    def _is_held_back(self, change: News) -> bool:
         prefix, names = records.key_parts(change.key)
         if prefix not in (records.NODES, records.COPIES):
             return False

@@ -19,7 +19,7 @@ from mesh.agent.growth import Growth
 from mesh.agent.hearsay import Hearsay
 from mesh.agent.history import History
 from mesh.agent.holdings import Holdings, Identity
-from mesh.agent.intake import take_in
+from mesh.agent.intake import News, reader, take_in
 from mesh.agent.leave import hand_over
 from mesh.agent.lookup import Lookup
 from mesh.agent.monitor import monitor
@@ -47,7 +47,7 @@ from mesh.ops.clock import REAL_CLOCK, Clock
 from mesh.ops.tasks import Tasks
 from mesh.peers.port import Ask, Outcome, Peers
 from mesh.registry.follow import Follower
-from mesh.registry.port import Change, Registry
+from mesh.registry.port import Registry
 from mesh.runtime.port import KeyChanged, Progress, Runtime, RuntimeEvent, RuntimeInfo
 from mesh.wire import records
 
@@ -81,7 +81,7 @@ class Node:
         self.view = View()
         self.listeners: set[Touched] = set()
         self.identity = identity
-        self.follower = Follower(registry, self._take_in, on_reset=self._reset)
+        self.follower = Follower(registry, reader, self._take_in, on_reset=self._reset)
         self._runtime = runtime
         self._clock = clock
         self.signals = Signals()
@@ -389,12 +389,12 @@ class Node:
 
     # Await-free from here on.
 
-    def _take_in(self, changes: tuple[Change, ...]) -> None:
+    def _take_in(self, changes: tuple[News, ...]) -> None:
         """A commit of the store."""
         self._reseed.seen(changes)
         self._believe(self._doubts.sift(changes))
 
-    def _believe(self, changes: tuple[Change, ...]) -> None:
+    def _believe(self, changes: tuple[News, ...]) -> None:
         has_nodes = any(change.key.startswith(records.NODES) for change in changes)
         before = dict(self.view.nodes) if has_nodes else self.view.nodes
         taken = take_in(self.view, changes, own=self.identity.id, going=self._questions.going)

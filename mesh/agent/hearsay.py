@@ -1,6 +1,7 @@
 """What peers say of copies of their own, believed until the store could have said it, too."""
 
 from collections.abc import Callable
+from typing import Any
 
 from mesh.core.ids import PredictorName
 from mesh.core.records import CopyRecord
@@ -19,7 +20,7 @@ class Hearsay:
     def __init__(
         self,
         view: View,
-        follower: Follower,
+        follower: Follower[Any],
         clock: Clock,
         touch: Callable[[frozenset[PredictorName]], None],
     ) -> None:

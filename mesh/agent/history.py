@@ -58,6 +58,17 @@ class _Past:
     problem: str = ""
     entries: list[Happening] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, predictor: Predictor) -> "_Past":
+        """One of which nothing is known but that it was created."""
+        past = cls(predictor)
+        past.add([Happening(predictor.created_s, "Created", predictor.target)])
+        return past
+
+    @property
+    def is_bare(self) -> bool:
+        return self == _Past.of(self.predictor)
+
     def add(self, happenings: Iterable[Happening]) -> None:
         for new in happenings:
             old = next((entry for entry in self.entries if entry.is_again(new)), None)
@@ -75,28 +86,33 @@ class History:
     def __init__(self, view: View, now: Callable[[], float]) -> None:
         self._view = view
         self._now = now
-        self._pasts: dict[PredictorName, _Past] = {}
+        # The Predictor alone is a bare past of it: most have no other, and there are many of them.
+        self._pasts: dict[PredictorName, _Past | Predictor] = {}
 
     def of(self, name: PredictorName) -> tuple[Happening, ...]:
         """What happened to it, in the order of the last times."""
-        past = self._pasts.get(name)
+        past = self._past(name)
         return () if past is None else tuple(past.entries)
 
     def look(self, name: PredictorName) -> None:
         """Takes in how the view has changed for this Predictor; nothing where it has not."""
         predictor = self._view.predictors.get(name)
-        past = self._pasts.get(name)
+        past = self._past(name)
         if predictor is None:
             self._pasts.pop(name, None)
             return
         if past is None or past.predictor.created_s != predictor.created_s:
-            past = self._pasts[name] = _Past(predictor)
-            past.add([Happening(predictor.created_s, "Created", predictor.target)])
+            past = _Past.of(predictor)
         elif past.predictor != predictor:
             past.add(_changes(past.predictor, predictor, self._now()))
             past.predictor = predictor
         self._look_at_copies(past)
         self._look_at_problem(past)
+        self._pasts[name] = predictor if past.is_bare else past
+
+    def _past(self, name: PredictorName) -> _Past | None:
+        past = self._pasts.get(name)
+        return _Past.of(past) if isinstance(past, Predictor) else past
 
     def _look_at_copies(self, past: _Past) -> None:
         models = dict.fromkeys((past.predictor.active, past.predictor.target))

@@ -3,15 +3,27 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
+from mesh.core.records import Record
 from mesh.core.view import View
+from mesh.registry.follow import Read
 from mesh.registry.port import Change
 from mesh.wire import records
 
 log = logging.getLogger(__name__)
 
 OF_A_NODE = (records.COPIES, records.NODES)
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A value that is no record, or one of a kind that this version does not know."""
+
+
+UNREAD = Unread()
+News: TypeAlias = Change[Record | Unread]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +34,28 @@ class TakenIn:
     dropped: tuple[ModelId, ...]
 
 
+def reader() -> Read[Record | Unread]:
+    """Reads what the view takes. A value that cannot be read is logged and left out."""
+    pool = records.Pool()
+
+    def read(key: str, value: bytes) -> Record | Unread:
+        try:
+            record = records.decode(key, value, pool)
+        except records.Unreadable as error:
+            fields = {"key": key, "problem": error.problem}
+            log.error("record ignored", extra=fields)  # noqa: TRY400
+            return UNREAD
+        return UNREAD if record is None else record
+
+    return read
+
+
 def take_in(
-    view: View, changes: tuple[Change, ...], *, own: NodeId, going: Callable[[NodeId], None]
+    view: View, changes: tuple[News, ...], *, own: NodeId, going: Callable[[NodeId], None]
 ) -> TakenIn:
     """Applies the changes, but for what this node writes itself: of that the view has the truth.
 
-    `going` is called with each node that leaves, while it and its copies are still in the view. A
-    record that cannot be read is logged and left out.
+    `going` is called with each node that leaves, while it and its copies are still in the view.
     """
     touched: set[PredictorName] = set()
     dropped: list[ModelId] = []
@@ -41,22 +68,16 @@ def take_in(
         prefix, names = records.key_parts(change.key)
         if prefix in OF_A_NODE and names[-1] == own:
             continue
-        if change.value is not None:
-            touched |= _put(view, change.key, change.value)
-            continue
-        touched |= _drop(view, prefix, names)
-        if prefix == records.MODELS:
-            dropped.append(ModelId(names[0]))
+        match change.value:
+            case Unread():
+                continue
+            case None:
+                touched |= _drop(view, prefix, names)
+                if prefix == records.MODELS:
+                    dropped.append(ModelId(names[0]))
+            case record:
+                touched |= view.put(record)
     return TakenIn(frozenset(touched), tuple(dropped))
-
-
-def _put(view: View, key: str, value: bytes) -> frozenset[PredictorName]:
-    try:
-        record = records.decode(key, value)
-    except records.Unreadable as error:
-        log.error("record ignored", extra={"key": key, "problem": error.problem})  # noqa: TRY400
-        return frozenset()
-    return frozenset() if record is None else view.put(record)
 
 
 def _drop(view: View, prefix: str, names: tuple[str, ...]) -> frozenset[PredictorName]:

@@ -6,6 +6,7 @@ nobody knows must not become a load on the store.
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 from mesh.core.errors import Unavailable
 from mesh.core.ids import PredictorName
@@ -20,7 +21,7 @@ LIMIT_S = 0.5
 class Lookup:
     """`see` is for names that are not in the view."""
 
-    def __init__(self, registry: Registry, follower: Follower) -> None:
+    def __init__(self, registry: Registry, follower: Follower[Any]) -> None:
         self._registry = registry
         self._follower = follower
         self._asking = 0

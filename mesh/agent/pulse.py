@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 from mesh.core.errors import Unavailable
 from mesh.core.ids import NodeId
@@ -32,7 +33,7 @@ class Pulse:
         self,
         own: NodeId,
         registry: Registry,
-        follower: Follower,
+        follower: Follower[Any],
         clock: Clock,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from mesh.agent.intake import News
 from mesh.agent.seeded import VALUE
 from mesh.core.errors import Conflict, Unavailable
 from mesh.core.ids import ModelId, PredictorName, Revision, RuntimeName
@@ -41,7 +42,7 @@ class Reseed:
         self,
         view: View,
         registry: Registry,
-        believe: Callable[[tuple[Change, ...]], None],
+        believe: Callable[[tuple[News, ...]], None],
     ) -> None:
         self._believe = believe
         self._view = view
@@ -56,7 +57,7 @@ class Reseed:
         log.warning("store lost data", extra={"keys": len(keys), "rank": rank})
         self._tasks.spawn(self._run(rank), "reseed")
 
-    def seen(self, changes: Iterable[Change]) -> None:
+    def seen(self, changes: Iterable[News]) -> None:
         """These came from the store: whatever they say, it is not for us to write them."""
         if self._missing:
             for change in changes:

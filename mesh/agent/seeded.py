@@ -8,6 +8,7 @@ new one, and the node that starts makes the mark.
 import asyncio
 import logging
 from contextlib import suppress
+from typing import Any
 
 from mesh.core.errors import Conflict, Unavailable
 from mesh.core.view import View
@@ -22,7 +23,7 @@ QUIET_S = 1.5
 VALUE = b"1"
 
 
-async def until_seeded(view: View, follower: Follower, registry: Registry) -> None:
+async def until_seeded(view: View, follower: Follower[Any], registry: Registry) -> None:
     """Returns once the store is complete, as far as anybody knows; call it once it was listed.
 
     It waits as long as Predictors or models still come in, and then QUIET_S.

@@ -1,7 +1,7 @@
 """What this node does for another one that asks it to load a model."""
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from mesh.agent.copy import Copy, Purpose
 from mesh.agent.holdings import Holdings, Identity
@@ -23,7 +23,7 @@ class Host(Protocol):
     signals: Signals
     identity: Identity
     holdings: Holdings
-    follower: Follower
+    follower: Follower[Any]
 
     async def fresh(self) -> None: ...
 

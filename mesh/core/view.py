@@ -47,8 +47,8 @@ class View:
     _copies: dict[ModelId, dict[NodeId, CopyRecord]] = field(default_factory=dict)
     _held: dict[NodeId, set[ModelId]] = field(default_factory=dict)
     _loading: dict[NodeId, set[ModelId]] = field(default_factory=dict)
-    # Tuples: most have one name, and a set of one takes 160 bytes more.
-    _names: dict[ModelId, tuple[PredictorName, ...]] = field(default_factory=dict)
+    # Most have one name, and a tuple of one takes 56 bytes, a set 216.
+    _names: dict[ModelId, PredictorName | tuple[PredictorName, ...]] = field(default_factory=dict)
 
     def copies(self, model: ModelId) -> Mapping[NodeId, CopyRecord]:
         """The copies of a model, by node."""
@@ -68,7 +68,7 @@ class View:
 
     def names(self, model: ModelId) -> frozenset[PredictorName]:
         """The Predictors whose active or target model it is."""
-        return frozenset(self._names.get(model, ()))
+        return frozenset(self._names_of(model))
 
     def names_on(self, node: NodeId) -> frozenset[PredictorName]:
         """The Predictors of which a node has a copy."""
@@ -183,14 +183,21 @@ class View:
     def _refer(self, before: Predictor | None, after: Predictor | None) -> None:
         if before is not None:
             for model in {before.active, before.target}:
-                names = tuple(name for name in self._names[model] if name != before.name)
-                if names:
-                    self._names[model] = names
-                else:
-                    del self._names[model]
+                left = tuple(name for name in self._names_of(model) if name != before.name)
+                self._set_names(model, left)
         if after is not None:
             for model in {after.active, after.target}:
-                self._names[model] = (*self._names.get(model, ()), after.name)
+                self._set_names(model, (*self._names_of(model), after.name))
+
+    def _names_of(self, model: ModelId) -> tuple[PredictorName, ...]:
+        names = self._names.get(model, ())
+        return (names,) if isinstance(names, str) else names
+
+    def _set_names(self, model: ModelId, names: tuple[PredictorName, ...]) -> None:
+        if names:
+            self._names[model] = names[0] if len(names) == 1 else names
+        else:
+            del self._names[model]
 
 
 def _standing(node: NodeRecord | None) -> tuple[NodeState, RuntimeSpec | None] | None:

@@ -5,6 +5,7 @@ Beside the keys of the mesh there is one of its own, the mark: see `etcd_history
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from math import ceil
 from typing import Self
 
@@ -31,6 +32,7 @@ from mesh.registry.etcd_watch import Watch
 from mesh.registry.port import (
     Batch,
     Check,
+    Compacted,
     Entry,
     LeaseId,
     LeaseLost,
@@ -38,6 +40,7 @@ from mesh.registry.port import (
     Put,
     Snapshot,
     reject_malformed,
+    whole,
 )
 from mesh.wire.pb import etcd_pb2 as pb
 
@@ -73,12 +76,23 @@ class EtcdRegistry:
 
     async def list(self, prefix: str) -> Snapshot:
         for _ in range(LISTINGS):
-            try:
-                return await self._listing(prefix)
-            except EtcdFailure as error:
-                if error.kind is not Kind.COMPACTED:
-                    raise
+            with suppress(Compacted):
+                return await whole(self.pages(prefix))
         raise Unavailable("etcd is compacted faster than it can be listed")
+
+    async def pages(self, prefix: str) -> AsyncGenerator[Snapshot, None]:
+        """All at the revision of the first, which comes together with the mark."""
+        key, range_end = self._keys.below(prefix)
+        asked = pb.RangeRequest(key=key, range_end=range_end, limit=PAGE_KEYS)
+        found, store_id = await self._read_with_mark(asked)
+        asked.revision = revision = Revision(found.header.revision)
+        while True:
+            entries = [self._entry(kv) for kv in found.kvs if kv.key != self._mark]
+            yield Snapshot(tuple(entries), revision, store_id)
+            if not found.more:
+                return
+            asked.key = found.kvs[-1].key + b"\0"
+            found = await self._page(asked)
 
     async def get(self, key: str) -> Entry | None:
         answer = await self._link.ask(RANGE, pb.RangeRequest(key=self._keys.encode(key)))
@@ -128,19 +142,13 @@ class EtcdRegistry:
     async def close(self) -> None:
         await self._link.close()
 
-    async def _listing(self, prefix: str) -> Snapshot:
-        """All pages at the revision of the first, which comes together with the mark."""
-        key, range_end = self._keys.below(prefix)
-        page = pb.RangeRequest(key=key, range_end=range_end, limit=PAGE_KEYS)
-        first, store_id = await self._read_with_mark(page)
-        revision, kvs, more = first.header.revision, list(first.kvs), first.more
-        while more:
-            page.key, page.revision = kvs[-1].key + b"\0", revision
-            answer = await self._link.ask(RANGE, page)
-            kvs += answer.kvs
-            more = answer.more
-        entries = (self._entry(kv) for kv in kvs if kv.key != self._mark)
-        return Snapshot(tuple(entries), Revision(revision), store_id)
+    async def _page(self, asked: pb.RangeRequest) -> pb.RangeResponse:
+        try:
+            return await self._link.ask(RANGE, asked)
+        except EtcdFailure as error:
+            if error.kind is Kind.COMPACTED:
+                raise Compacted(Revision(asked.revision)) from error
+            raise
 
     async def _identify(self) -> str:
         """Which store this is now."""

@@ -105,7 +105,7 @@ class Watch:
                 tuple(change for change in changes if change.key != MARK), Revision(revision)
             )
 
-    def _change(self, event: pb.Event) -> Change:
+    def _change(self, event: pb.Event) -> Change[bytes]:
         value = None if event.type == pb.Event.DELETE else event.kv.value
         return Change(self.keys.decode(event.kv.key), value, Revision(event.kv.mod_revision))
 

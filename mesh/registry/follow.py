@@ -5,20 +5,24 @@ differs from the view is delivered as changes: nothing is lost, deletions includ
 went back in time (restored from a backup, or wiped) deletes nothing: its keys are delivered, and
 `on_reset` learns which keys it does not have; whether those go is for their owner to say.
 
-It knows keys and revisions, not values: the view belongs to the sink.
+It knows keys and revisions, not values: the view belongs to the sink. Values are read as they come,
+so that a large store is never held as bytes.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
-from itertools import chain
+from typing import Generic, TypeVar
 
 from mesh.core.errors import Unavailable
 from mesh.core.ids import Revision
 from mesh.registry.bell import Bell
 from mesh.registry.port import Batch, Change, Compacted, Registry, Snapshot
 
-Sink = Callable[[tuple[Change, ...]], None]
+Value = TypeVar("Value")
+Read = Callable[[str, bytes], Value]
+Reader = Callable[[], Read[Value]]
+Sink = Callable[[tuple[Change[Value], ...]], None]
 
 FIRST_PAUSE_S = 0.1
 LAST_PAUSE_S = 1.0
@@ -26,23 +30,31 @@ LAST_PAUSE_S = 1.0
 CATCH_UP_S = 30.0
 
 
-class Follower:
+def as_bytes() -> Read[bytes]:
+    """For followers of values as they are."""
+    return lambda _, value: value
+
+
+class Follower(Generic[Value]):
     """Delivers what is below `prefix` to `sink`, a commit a call; `run` it as a task.
 
-    `sink` is synchronous and must not fail: an error of it ends `run`. `on_reset` is called after
+    `reader` is called for each listing and each commit; what it makes reads values for the sink.
+    All of them are synchronous and must not fail: an error ends `run`. `on_reset` is called after
     the new listing was delivered, with the keys that only the store of before had.
     """
 
     def __init__(
         self,
         registry: Registry,
-        sink: Sink,
+        reader: Reader[Value],
+        sink: Sink[Value],
         *,
         prefix: str = "",
         on_reset: Callable[[frozenset[str]], None] | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._registry = registry
+        self._reader = reader
         self._sink = sink
         self._prefix = prefix
         self._on_reset = on_reset
@@ -116,52 +128,98 @@ class Follower:
             raise Unavailable(cause) from None
 
     async def _follow(self) -> None:
-        snapshot = await self._registry.list(self._prefix)
-        self._catch_up(snapshot)
+        self._catch_up(await self._whole_listing())
         self._is_current = True
         self._pause_s = FIRST_PAUSE_S
-        watching = self._registry.watch(self._prefix, snapshot.revision, snapshot.store_id)
+        watching = self._registry.watch(self._prefix, self._revision, self._store_id or "")
         async with aclosing(watching) as batches:
             async for batch in batches:
-                self._deliver(batch)
+                self._deliver(self._read(batch), batch.revision)
 
-    def _catch_up(self, snapshot: Snapshot) -> None:
-        """Delivers how the listing differs from what is known. Await-free: one step of the view."""
-        puts = [
-            Change(entry.key, entry.value, entry.revision)
-            for entry in sorted(snapshot.entries, key=lambda entry: entry.revision)
-        ]
-        gone = self._known.keys() - {entry.key for entry in snapshot.entries}
-        is_reset = self._went_back(snapshot)
-        if is_reset:
-            self._resets += 1
-            self._known.clear()
-            deletions: list[Change] = []
-        else:
-            puts = [put for put in puts if self._known.get(put.key) != put.revision]
-            deletions = [Change(key, None, snapshot.revision) for key in sorted(gone)]
-        self._store_id = snapshot.store_id
-        self._deliver(Batch(tuple(chain(puts, deletions)), snapshot.revision))
-        if is_reset and self._on_reset is not None:
-            self._on_reset(frozenset(gone))
+    async def _whole_listing(self) -> "_Listing[Value]":
+        listing = await self._list()
+        if listing.went_back and listing.is_part:
+            listing = await self._list(went_back=True)
+        return listing
 
-    def _went_back(self, snapshot: Snapshot) -> bool:
-        """Another store, an earlier revision of ours, or ours with an older value of a key."""
+    async def _list(self, *, went_back: bool = False) -> "_Listing[Value]":
+        listing = _Listing(self._reader(), self._known, went_back=went_back)
+        async with aclosing(self._registry.pages(self._prefix)) as pages:
+            async for page in pages:
+                listing.went_back |= self._is_of_another_past(page)
+                listing.take(page)
+        return listing
+
+    def _is_of_another_past(self, page: Snapshot) -> bool:
+        """Another store, or an earlier revision of ours."""
         if self._store_id is None:
             return False
-        return (
-            snapshot.store_id != self._store_id
-            or snapshot.revision < self._revision
-            or any(entry.revision < self._known.get(entry.key, 0) for entry in snapshot.entries)
-        )
+        return page.store_id != self._store_id or page.revision < self._revision
 
-    def _deliver(self, batch: Batch) -> None:
-        if batch.changes:
-            self._sink(batch.changes)
-        for change in batch.changes:
+    def _catch_up(self, listing: "_Listing[Value]") -> None:
+        """Delivers how the listing differs from what is known. Await-free: one step of the view."""
+        gone = listing.unseen
+        if listing.went_back:
+            self._resets += 1
+            self._known.clear()
+        self._store_id = listing.store_id
+        self._deliver(listing.changes(), listing.revision)
+        if listing.went_back and self._on_reset is not None:
+            self._on_reset(frozenset(gone))
+
+    def _read(self, batch: Batch) -> list[Change[Value]]:
+        read = self._reader()
+        return [
+            Change(it.key, None if it.value is None else read(it.key, it.value), it.revision)
+            for it in batch.changes
+        ]
+
+    def _deliver(self, changes: Iterable[Change[Value]], revision: Revision) -> None:
+        told = tuple(changes)
+        if told:
+            self._sink(told)
+        for change in told:
             if change.value is None:
                 self._known.pop(change.key, None)
             else:
                 self._known[change.key] = change.revision
-        self._revision = batch.revision
+        self._revision = revision
         self._moved.ring()
+
+
+class _Listing(Generic[Value]):
+    """How a listing differs from the keys and revisions that were known before.
+
+    `went_back`: it is of another store, of an earlier revision, or has an older value of a key; all
+    that it has is a change then. It `is_part` where something was left out before that was known.
+    """
+
+    def __init__(
+        self, read: Read[Value], known: dict[str, Revision], *, went_back: bool = False
+    ) -> None:
+        self._read = read
+        self._known = known
+        self._puts: list[Change[Value]] = []
+        self.went_back = went_back
+        self.is_part = False
+        self.unseen = set(known)
+        self.revision = Revision(0)
+        self.store_id = ""
+
+    def take(self, page: Snapshot) -> None:
+        self.revision, self.store_id = page.revision, page.store_id
+        for entry in page.entries:
+            known = self._known.get(entry.key)
+            self.unseen.discard(entry.key)
+            self.went_back |= known is not None and entry.revision < known
+            if entry.revision == known and not self.went_back:
+                self.is_part = True
+                continue
+            value = self._read(entry.key, entry.value)
+            self._puts.append(Change(entry.key, value, entry.revision))
+
+    def changes(self) -> list[Change[Value]]:
+        """In the order of their revisions; deletions are the last, and none where it went back."""
+        self._puts.sort(key=lambda put: put.revision)
+        gone = [] if self.went_back else sorted(self.unseen)
+        return self._puts + [Change(key, None, self.revision) for key in gone]

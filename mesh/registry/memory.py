@@ -78,6 +78,9 @@ class MemoryRegistry:
         self._enter()
         return Snapshot(self._ledger.below(prefix), self._ledger.revision, self._store_id)
 
+    async def pages(self, prefix: str) -> AsyncGenerator[Snapshot, None]:
+        yield await self.list(prefix)
+
     async def get(self, key: str) -> Entry | None:
         self._enter()
         return self._ledger.get(key)

@@ -39,6 +39,10 @@ def parts_of(snapshot: Snapshot) -> Iterator[pb.ListPart]:
         yield pb.ListPart(entries=entries, revision=snapshot.revision, store_id=snapshot.store_id)
 
 
+def snapshot_of(part: pb.ListPart) -> Snapshot:
+    return Snapshot(tuple(map(entry_of, part.entries)), Revision(part.revision), part.store_id)
+
+
 def commit_message(ops: Sequence[Op], checks: Sequence[Check]) -> pb.CommitRequest:
     return pb.CommitRequest(ops=map(_op_message, ops), checks=map(_check_message, checks))
 
@@ -67,7 +71,7 @@ def batch_of(event: pb.WatchEvent) -> Batch:
     return Batch(tuple(_changes(event.changes, revision)), revision)
 
 
-def _changes(messages: Iterable[pb.Change], revision: Revision) -> Iterator[Change]:
+def _changes(messages: Iterable[pb.Change], revision: Revision) -> Iterator[Change[bytes]]:
     for it in messages:
         yield Change(it.key, it.value if it.HasField("value") else None, revision)
 

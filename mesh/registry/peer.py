@@ -13,7 +13,7 @@ import grpc.aio
 
 from mesh.core.errors import Conflict, Unavailable
 from mesh.core.ids import Revision
-from mesh.registry.messages import batch_of, commit_message, entry_of
+from mesh.registry.messages import batch_of, commit_message, entry_of, snapshot_of
 from mesh.registry.port import (
     Batch,
     Check,
@@ -24,6 +24,7 @@ from mesh.registry.port import (
     Op,
     Snapshot,
     reject_malformed,
+    whole,
 )
 from mesh.wire.pb import wml_registry_pb2 as pb
 from mesh.wire.pb import wml_registry_pb2_grpc as pb_grpc
@@ -73,15 +74,16 @@ class PeerRegistry:
             await asyncio.sleep(CONNECT_PAUSE_S)
 
     async def list(self, prefix: str) -> Snapshot:
-        entries: list[Entry] = []
-        last = None
+        return await whole(self.pages(prefix))
+
+    async def pages(self, prefix: str) -> AsyncGenerator[Snapshot, None]:
+        is_any = False
         async with self._stream("List", pb.ListRequest(prefix=prefix), CALL_S) as call:
             while (part := await self._next(call)) is not None:
-                entries += map(entry_of, part.entries)
-                last = part
-        if last is None:
+                is_any = True
+                yield snapshot_of(part)
+        if not is_any:
             raise self._away("it listed nothing")
-        return Snapshot(tuple(entries), Revision(last.revision), last.store_id)
 
     async def get(self, key: str) -> Entry | None:
         answer = await self._ask("Get", pb.GetRequest(key=key))

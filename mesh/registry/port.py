@@ -13,12 +13,14 @@ It must not know what keys and values mean.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
-from typing import NewType, Protocol
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Generic, NewType, Protocol, TypeVar
 
 from mesh.core.ids import Revision
 
 LeaseId = NewType("LeaseId", int)
+Value = TypeVar("Value")
 
 # etcd's own limit; it counts operations and checks each for itself.
 MAX_OPS = 128
@@ -63,11 +65,11 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A key was put, or deleted where `value` is None."""
+class Change(Generic[Value]):
+    """A key was put, or deleted where `value` is None. Stores know values as bytes."""
 
     key: str
-    value: bytes | None
+    value: Value | None
     revision: Revision
 
 
@@ -78,7 +80,7 @@ class Batch:
     Without changes it is a mark: all there was up to `revision` has been delivered.
     """
 
-    changes: tuple[Change, ...]
+    changes: tuple[Change[bytes], ...]
     revision: Revision
 
 
@@ -136,6 +138,13 @@ class Registry(Protocol):
         """All entries whose key begins with `prefix`, at one revision; "" is all of them."""
         ...
 
+    def pages(self, prefix: str) -> AsyncGenerator[Snapshot, None]:
+        """What `list` answers, in parts: one at least, each with the revision and the store.
+
+        Raises Compacted where what was at that revision is not kept until the last. Close it.
+        """
+        ...
+
     async def get(self, key: str) -> Entry | None: ...
 
     async def commit(self, ops: Sequence[Op], checks: Sequence[Check] = ()) -> Revision:
@@ -176,6 +185,15 @@ class Registry(Protocol):
     async def close(self) -> None:
         """Ends watches and all that is under way by Unavailable; leases are left to run out."""
         ...
+
+
+async def whole(pages: AsyncGenerator[Snapshot, None]) -> Snapshot:
+    """A listing of all its pages."""
+    entries: list[Entry] = []
+    async with aclosing(pages):
+        async for page in pages:
+            entries += page.entries
+    return replace(page, entries=tuple(entries))
 
 
 def reject_malformed(ops: Sequence[Op], checks: Sequence[Check]) -> None:

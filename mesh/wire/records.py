@@ -5,10 +5,9 @@ versions may mix while a mesh is upgraded. Keys quote what users chose.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName, StorageKey
@@ -35,8 +34,8 @@ RUNTIMES = "runtimes/"
 WANTED = "wanted/"
 # No record: see agent.seeded.
 SEEDED = "mesh/seeded"
-# More texts than the operations of one commit have.
-NEAR = 1024
+NO_PARAMETERS: Mapping[str, str] = {}
+Value = TypeVar("Value")
 
 
 class Unreadable(Exception):
@@ -89,7 +88,20 @@ def encode(record: Record) -> bytes:
     ).encode()
 
 
-def decode(key: str, value: bytes) -> Record | None:
+class Pool:
+    """Equal values of records that are read with it are one object: a Predictor and its model have
+    names, ids and spec in common. (Interned texts would stay for ever in Python 3.12.)
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Any] = {}
+
+    def __call__(self, value: Value) -> Value:
+        kept: Value = self._kept.setdefault(value, value)
+        return kept
+
+
+def decode(key: str, value: bytes, pool: Pool | None = None) -> Record | None:
     """The record under a key; None under a prefix that this version does not know.
 
     Raises Unreadable where the value is no record.
@@ -98,17 +110,9 @@ def decode(key: str, value: bytes) -> Record | None:
     if reader is None:
         return None
     try:
-        return reader(json.loads(value))
+        return reader(json.loads(value), pool or Pool())
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Unreadable(key, repr(error)) from error
-
-
-@lru_cache(maxsize=NEAR)
-def _shared(text: str) -> str:
-    """One object for equal texts that come near each other: a Predictor and its model, written in
-    one commit, have names, ids and spec in common. (Interned texts would stay in Python 3.12.)
-    """
-    return text
 
 
 def _plain(value: object) -> object:
@@ -121,12 +125,12 @@ def _item(item: Any) -> object:
     return item if isinstance(item, str) else asdict(item)
 
 
-def _predictor(fields: dict[str, Any]) -> Predictor:
+def _predictor(fields: dict[str, Any], pool: Pool) -> Predictor:
     return Predictor(
-        name=PredictorName(_shared(fields["name"])),
-        spec=_shared(fields["spec"]),
-        active=ModelId(_shared(fields["active"])),
-        target=ModelId(_shared(fields["target"])),
+        name=PredictorName(pool(fields["name"])),
+        spec=pool(fields["spec"]),
+        active=ModelId(pool(fields["active"])),
+        target=ModelId(pool(fields["target"])),
         served=fields.get("served", False),
         created_s=fields.get("created_s", 0.0),
         generation=fields.get("generation", 1),
@@ -136,20 +140,20 @@ def _predictor(fields: dict[str, Any]) -> Predictor:
     )
 
 
-def _model(fields: dict[str, Any]) -> BackingModel:
+def _model(fields: dict[str, Any], pool: Pool) -> BackingModel:
     source = fields["source"]
     runtime = source.get("runtime")
     return BackingModel(
-        id=ModelId(_shared(fields["id"])),
-        predictor=PredictorName(_shared(fields["predictor"])),
-        spec=_shared(fields.get("spec", "")),
+        id=ModelId(pool(fields["id"])),
+        predictor=PredictorName(pool(fields["predictor"])),
+        spec=pool(fields.get("spec", "")),
         source=ModelSource(
-            type=_model_type(source["type"]),
+            type=_model_type(source["type"], pool),
             path=source["path"],
-            storage_key=StorageKey(_shared(source["storage_key"])),
+            storage_key=StorageKey(pool(source["storage_key"])),
             bucket=source.get("bucket", ""),
             schema_path=source.get("schema_path", ""),
-            parameters=source.get("parameters", {}),
+            parameters=source.get("parameters") or NO_PARAMETERS,
             runtime=None if runtime is None else RuntimeName(runtime),
             key=source.get("key", ""),
         ),
@@ -158,10 +162,10 @@ def _model(fields: dict[str, Any]) -> BackingModel:
     )
 
 
-def _copy(fields: dict[str, Any]) -> CopyRecord:
+def _copy(fields: dict[str, Any], pool: Pool) -> CopyRecord:
     return CopyRecord(
-        model=ModelId(fields["model"]),
-        node=NodeId(fields["node"]),
+        model=ModelId(pool(fields["model"])),
+        node=NodeId(pool(fields["node"])),
         state=CopyState(fields["state"]),
         since_s=fields.get("since_s", 0.0),
         size_bytes=fields.get("size_bytes", 0),
@@ -169,14 +173,14 @@ def _copy(fields: dict[str, Any]) -> CopyRecord:
     )
 
 
-def _node(fields: dict[str, Any]) -> NodeRecord:
+def _node(fields: dict[str, Any], pool: Pool) -> NodeRecord:
     runtime = fields.get("runtime")
     return NodeRecord(
-        id=NodeId(fields["id"]),
+        id=NodeId(pool(fields["id"])),
         state=NodeState(fields["state"]),
         address=fields.get("address", ""),
         runtime=None if runtime is None else RuntimeName(runtime),
-        model_types=frozenset(_model_type(item) for item in fields.get("model_types", ())),
+        model_types=frozenset(_model_type(item, pool) for item in fields.get("model_types", ())),
         capacity_bytes=fields.get("capacity_bytes", 0),
         used_bytes=fields.get("used_bytes", 0),
         zone=fields.get("zone", ""),
@@ -189,24 +193,24 @@ def _node(fields: dict[str, Any]) -> NodeRecord:
     )
 
 
-def _runtime(fields: dict[str, Any]) -> RuntimeRecord:
+def _runtime(fields: dict[str, Any], pool: Pool) -> RuntimeRecord:
     return RuntimeRecord(
         name=RuntimeName(fields["name"]),
         state=RuntimeState(fields["state"]),
         since_s=fields.get("since_s", 0.0),
-        model_types=frozenset(_model_type(item) for item in fields.get("model_types", ())),
+        model_types=frozenset(_model_type(item, pool) for item in fields.get("model_types", ())),
     )
 
 
-def _wish(fields: dict[str, Any]) -> RuntimeWish:
+def _wish(fields: dict[str, Any], pool: Pool) -> RuntimeWish:
     return RuntimeWish(RuntimeName(fields["runtime"]), fields.get("wanted_s", 0.0))
 
 
-def _model_type(fields: dict[str, Any]) -> ModelType:
-    return ModelType(_shared(fields["name"]), fields.get("version", ""))
+def _model_type(fields: dict[str, Any], pool: Pool) -> ModelType:
+    return pool(ModelType(fields["name"], fields.get("version", "")))
 
 
-READERS: dict[str, Callable[[dict[str, Any]], Record]] = {
+READERS: dict[str, Callable[[dict[str, Any], Pool], Record]] = {
     PREDICTORS: _predictor,
     MODELS: _model,
     COPIES: _copy,

@@ -207,10 +207,16 @@ def test_what_a_predictor_and_its_model_have_in_common_is_held_once():
     predictor = Predictor(name, '{"path":"a"}', model, model, True, 1.0, 1)
     source = ModelSource(ModelType("sklearn"), "a", StorageKey("k"))
     backing = BackingModel(model, name, '{"path":"a"}', source)
-    first = decode(records.predictor_key(name), encode(predictor))
-    second = decode(records.model_key(model), encode(backing))
+    pool = records.Pool()
+    first = decode(records.predictor_key(name), encode(predictor), pool)
+    second = decode(records.model_key(model), encode(backing), pool)
     assert isinstance(first, Predictor)
     assert isinstance(second, BackingModel)
     assert first.active is first.target is second.id
     assert first.name is second.predictor
     assert first.spec is second.spec
+    other = BackingModel(ModelId("b"), name, "{}", source)
+    third = decode(records.model_key(other.id), encode(other), pool)
+    assert isinstance(third, BackingModel)
+    assert third.source.type is second.source.type
+    assert third.source.parameters is second.source.parameters

@@ -42,7 +42,7 @@ def put(record) -> Change:
         if hasattr(record, "id")
         else records.copy_key(record.model, record.node)
     )
-    return Change(key, records.encode(record), Revision(2))
+    return Change(key, record, Revision(2))
 
 
 async def test_copies_that_a_node_had_evicted_go_where_it_announced_itself_before_the_listing():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mesh.agent.intake import take_in
+from mesh.agent.intake import reader, take_in
 from mesh.core.copies import Failed, Loaded
 from mesh.core.errors import ModelLoadFailed, ModelNotFound, Unavailable
 from mesh.core.ids import ModelId, NodeId, Revision, StorageKey
@@ -686,7 +686,7 @@ def put(record) -> Change:
         NodeRecord: lambda: records.node_key(record.id),
         Predictor: lambda: records.predictor_key(record.name),
     }
-    return Change(keys[type(record)](), records.encode(record), Revision(1))
+    return Change(keys[type(record)](), record, Revision(1))
 
 
 def test_intake_takes_what_others_write_and_not_what_is_its_own():
@@ -713,9 +713,8 @@ def test_intake_takes_what_others_write_and_not_what_is_its_own():
 @pytest.mark.parametrize("value", [None, b"nonsense", b"{}"])
 def test_intake_survives_any_key_and_value(key, value, caplog):
     view = View()
-    taken = take_in(
-        view, (Change(key, value, Revision(1)),), own=NodeId("n1"), going=lambda _: None
-    )
+    news = Change(key, value and reader()(key, value), Revision(1))
+    taken = take_in(view, (news,), own=NodeId("n1"), going=lambda _: None)
     assert taken.touched == frozenset()
     assert (view.predictors, view.models, view.nodes) == ({}, {}, {})
 

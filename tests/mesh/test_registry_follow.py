@@ -13,7 +13,7 @@ import pytest
 
 from mesh.core.errors import Unavailable
 from mesh.core.ids import Revision
-from mesh.registry.follow import Follower
+from mesh.registry.follow import Follower, as_bytes
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.port import Batch, Change, Compacted, Entry, Put, Registry, Snapshot
 from tests.support.virtual_time import VirtualLoop
@@ -21,22 +21,27 @@ from tests.support.virtual_time import VirtualLoop
 DOWN = Unavailable("down")
 COMPACTED = Compacted(Revision(0))
 
+Line = Snapshot | Batch | Exception | list[Snapshot | Exception]
+
 
 class ScriptedStore:
-    """`list` takes one line, a watch all lines up to an error; at the end of them it waits."""
+    """A listing takes one line, or each of several pages; a watch all lines up to an error; at the
+    end of them it waits.
+    """
 
-    def __init__(self, *script: Snapshot | Batch | Exception) -> None:
+    def __init__(self, *script: Line) -> None:
         self._script = deque(script)
         self.watched_after: list[Revision] = []
         self.ended = asyncio.Event()
         self.is_away = False
 
-    async def list(self, prefix: str) -> Snapshot:
+    async def pages(self, prefix: str) -> AsyncGenerator[Snapshot, None]:
         line = self._script.popleft()
-        if isinstance(line, Exception):
-            raise line
-        assert isinstance(line, Snapshot)
-        return line
+        for page in line if isinstance(line, list) else [line]:
+            if isinstance(page, Exception):
+                raise page
+            assert isinstance(page, Snapshot)
+            yield page
 
     async def watch(
         self, prefix: str, after: Revision, store_id: str = ""
@@ -85,7 +90,9 @@ def commit(revision: int, *keys: str, deleted: tuple[str, ...] = ()) -> Batch:
 @asynccontextmanager
 async def following(store: ScriptedStore, told: Told) -> AsyncIterator[Follower]:
     """A follower that has read the script to its end."""
-    follower = Follower(cast(Registry, store), told.sink, on_reset=told.on_reset, pause=told.pause)
+    follower = Follower(
+        cast(Registry, store), as_bytes, told.sink, on_reset=told.on_reset, pause=told.pause
+    )
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         task = group.create_task(follower.run())
         await store.ended.wait()
@@ -93,7 +100,7 @@ async def following(store: ScriptedStore, told: Told) -> AsyncIterator[Follower]
         task.cancel()
 
 
-async def played(*script: Snapshot | Batch | Exception) -> tuple[Told, ScriptedStore]:
+async def played(*script: Line) -> tuple[Told, ScriptedStore]:
     told, store = Told(), ScriptedStore(*script)
     async with following(store, told):
         pass
@@ -157,6 +164,36 @@ async def test_store_that_went_back_deletes_nothing_and_names_what_it_lacks(afte
     assert store.watched_after == [7, after_return.revision]
 
 
+async def test_pages_are_one_listing():
+    told, store = await played(
+        [listing(7, a=5, b=3), listing(7, c=4), listing(7)],
+        COMPACTED,
+        [listing(9, a=5, b=3), listing(9, d=8)],
+    )
+    assert told.calls == [
+        [("b", b"3", 3), ("c", b"4", 4), ("a", b"5", 5)],
+        [("d", b"8", 8), ("c", None, 9)],
+    ]
+    assert store.watched_after == [7, 9]
+
+
+@pytest.mark.parametrize("failure", [DOWN, COMPACTED], ids=["down", "compacted"])
+async def test_listing_that_breaks_off_tells_nothing_and_is_made_again(failure):
+    told, _ = await played(listing(7, a=5), DOWN, [listing(9, b=9), failure], listing(9, a=5, b=9))
+    assert told.calls[1:] == [[("b", b"9", 9)]]
+
+
+async def test_older_value_on_a_late_page_lists_all_of_it_again():
+    told, _ = await played(
+        listing(7, a=5, b=6),
+        DOWN,
+        [listing(30, a=5), listing(30, b=2)],
+        [listing(31, a=5), listing(31, b=2, c=31)],
+    )
+    assert told.calls[1:] == [[("b", b"2", 2), ("a", b"5", 5), ("c", b"31", 31)]]
+    assert told.resets == [set()]
+
+
 async def test_key_that_a_reset_store_lacked_is_not_deleted_by_a_later_listing():
     told, _ = await played(
         listing(7, a=5, b=6), DOWN, listing(1, "two"), COMPACTED, listing(3, "two", c=3)
@@ -185,7 +222,7 @@ async def test_mark_moves_the_revision_without_a_call():
 
 async def test_wait_synced_ends_with_the_first_listing_even_when_it_is_empty():
     registry, told = MemoryRegistry(), Told()
-    follower = Follower(registry, told.sink)
+    follower = Follower(registry, as_bytes, told.sink)
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         waiting = group.create_task(follower.wait_synced())
         await asyncio.sleep(0)
@@ -198,7 +235,7 @@ async def test_wait_synced_ends_with_the_first_listing_even_when_it_is_empty():
 
 async def test_caught_up_waits_until_the_sink_has_the_revision():
     registry, told = MemoryRegistry(), Told()
-    follower = Follower(registry, told.sink)
+    follower = Follower(registry, as_bytes, told.sink)
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         running = group.create_task(follower.run())
         await follower.wait_synced()
@@ -219,7 +256,7 @@ async def test_caught_up_returns_when_the_store_goes_back_in_time():
         await gate.wait()
 
     store = ScriptedStore(listing(7, a=5), DOWN, listing(2, "two", b=2))
-    follower = Follower(cast(Registry, store), told.sink, pause=pause)
+    follower = Follower(cast(Registry, store), as_bytes, told.sink, pause=pause)
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         running = group.create_task(follower.run())
         await follower.wait_synced()
@@ -235,7 +272,7 @@ async def test_caught_up_returns_when_the_store_goes_back_in_time():
 def test_caught_up_gives_up_on_a_revision_that_never_comes():
     async def wait() -> None:
         with pytest.raises(Unavailable, match="revision 9 of the store was not seen in 30 s"):
-            await Follower(MemoryRegistry(), Told().sink).caught_up(Revision(9))
+            await Follower(MemoryRegistry(), as_bytes, Told().sink).caught_up(Revision(9))
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(wait())
@@ -243,7 +280,7 @@ def test_caught_up_gives_up_on_a_revision_that_never_comes():
 
 async def test_follower_is_current_only_while_its_store_is_there():
     told, store = Told(), ScriptedStore(listing(7, a=5))
-    assert not Follower(cast(Registry, store), told.sink).is_current
+    assert not Follower(cast(Registry, store), as_bytes, told.sink).is_current
     async with following(store, told) as follower:
         assert follower.is_current
         store.is_away = True
@@ -252,7 +289,7 @@ async def test_follower_is_current_only_while_its_store_is_there():
 
 async def test_follower_of_a_prefix_catches_up_with_commits_elsewhere():
     registry, told = MemoryRegistry(), Told()
-    follower = Follower(registry, told.sink, prefix="quiet/")
+    follower = Follower(registry, as_bytes, told.sink, prefix="quiet/")
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         running = group.create_task(follower.run())
         await follower.wait_synced()
@@ -266,4 +303,4 @@ async def test_error_of_the_sink_ends_the_run():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await Follower(MemoryRegistry(initial={"a": b""}), refuse).run()
+        await Follower(MemoryRegistry(initial={"a": b""}), as_bytes, refuse).run()

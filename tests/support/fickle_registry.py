@@ -25,6 +25,9 @@ class FickleRegistry:
     async def list(self, prefix: str) -> Snapshot:
         return await self._inner.list(prefix)
 
+    def pages(self, prefix: str) -> AsyncGenerator[Snapshot, None]:
+        return self._inner.pages(prefix)
+
     async def get(self, key: str) -> Entry | None:
         return await self._inner.get(key)
 
