@@ -56,12 +56,13 @@ class Store:
     opening: Callable[[Node], Awaitable[None]] | None = None
 
 
-def store_settings(text: str) -> StoreSettings:
-    """What `--store` says. Raises InvalidSettings."""
+def store_settings(text: str, prefix: str = "") -> StoreSettings:
+    """What `--store` and `--store-prefix` say. Raises InvalidSettings."""
     if text == OWN:
         return OwnMemory()
     if not text.startswith(PEER):
-        return EtcdSettings.load(text)
+        settings = EtcdSettings.load(text)
+        return settings.below(prefix) if prefix else settings
     address = text.removeprefix(PEER)
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():

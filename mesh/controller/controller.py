@@ -1,7 +1,8 @@
-"""The controller of one namespace: it stands for election, and works where it leads.
+"""The controller: it stands for election, and where it leads works in its namespaces.
 
-What leading is, is in `site`. A controller that loses its lead ends, and is started again: whoever
-leads then finds everything as it is, for nothing is remembered but in the cluster and the mesh.
+Which these are is in `estate`, what there is to do in each in `site`. A controller that loses its
+lead ends, and is started again: whoever leads then finds everything as it is, for nothing is
+remembered but in the cluster and the mesh.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from mesh.controller.certificates import CertificateKeeper, KubeSecrets
 from mesh.controller.doors import Doors, Measures
+from mesh.controller.estate import Estate
 from mesh.controller.leader import Election, Leases
 from mesh.controller.management import Connections
 from mesh.controller.names import INTERNAL_PORT, INTERNAL_SERVICE
@@ -33,33 +35,65 @@ class Cluster(Kube, Leases, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a controller works. `identity` is of this life alone; `tls` None: no certificates."""
+    """Where a controller works. Its Lease is in `home`; it works in the namespaces that it was
+    `told`, or, None, in all that are labelled.
 
-    namespace: str
+    `identity` is of this life alone; `tls` None: no certificates.
+    """
+
+    home: str
+    told: frozenset[str] | None
     identity: str
     installation: Installation
     tls: Path | None
 
 
-class Controller:
-    """`run` it; it ends by LostLead where another one may lead."""
+class Branch:
+    """A namespace, led: its certificates, without which no router can start, and its site."""
 
-    def __init__(self, kube: Cluster, mesh: Connections, place: Place, clock: Clock) -> None:
+    def __init__(self, site: Site, keeper: CertificateKeeper | None) -> None:
+        self.site = site
+        self._keeper = keeper
+
+    @property
+    def is_synced(self) -> bool:
+        return self.site.is_synced
+
+    async def run(self) -> None:
+        """For ever."""
+        async with asyncio.TaskGroup() as group:
+            if self._keeper is not None:
+                kept = asyncio.Event()
+                group.create_task(keep_renewed(self._keeper, kept.set))
+                await kept.wait()
+            await self.site.run()
+
+
+class Controller:
+    """`run` it; it ends by LostLead where another one may lead. `mesh`: that of a namespace."""
+
+    def __init__(
+        self, kube: Cluster, mesh: Callable[[str], Connections], place: Place, clock: Clock
+    ) -> None:
         self.is_leading = False
         self.leader = ""
+        self._kube = kube
+        self._mesh = mesh
         self._place = place
-        namespace = place.namespace
-        self._election = Election(kube, namespace, place.identity, clock)
-        self._certificates: Callable[[Path], CertificateKeeper] = lambda folder: CertificateKeeper(
-            KubeSecrets(kube, namespace), namespace, folder, clock.wall_s
-        )
-        self.site = Site(kube, namespace, place.installation, mesh.connected, clock)
+        self._clock = clock
+        self._election = Election(kube, place.home, place.identity, clock)
+        self.estate = Estate(kube, place.told, self._branch)
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """By their namespaces."""
+        return {name: branch.site for name, branch in self.estate.works.items()}
 
     @property
     def why_not_ready(self) -> str:
         """In words; empty where it has seen what there is, or knows who leads."""
         if self.is_leading:
-            return "" if self.site.is_synced else "the API server has not been listed yet"
+            return self.estate.why_not_ready
         return "" if self.leader else "the API server has not answered yet"
 
     async def run(self) -> None:
@@ -69,16 +103,19 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._election.keep())
-                if self._place.tls is not None:
-                    # Routers cannot start before there are certificates.
-                    kept = asyncio.Event()
-                    keeper = self._certificates(self._place.tls)
-                    group.create_task(keep_renewed(keeper, kept.set))
-                    await kept.wait()
-                group.create_task(self.site.run())
+                group.create_task(self.estate.run())
         finally:
             self.is_leading = False
             await asyncio.shield(self._election.resign())
+
+    def _branch(self, namespace: str) -> Branch:
+        kube, clock, folder = self._kube, self._clock, self._place.tls
+        connected = self._mesh(namespace).connected
+        site = Site(kube, namespace, self._place.installation, connected, clock)
+        if folder is None:
+            return Branch(site, None)
+        secrets = KubeSecrets(kube, namespace)
+        return Branch(site, CertificateKeeper(secrets, namespace, folder / namespace, clock.wall_s))
 
     def _waits(self, holder: str) -> None:
         if holder != self.leader:
@@ -89,13 +126,14 @@ class Controller:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the command is told. `management`: a gRPC target that leads to any node's internal door;
-    empty: the Service of the namespace.
+    empty: the Service of each namespace. `home`, `told`: see `Place`.
 
     `tls`: where the certificates are put that it issues; None: everything goes in the clear.
     `kubeconfig`: None in a pod. `health`, `metrics`: HOST:PORT.
     """
 
-    namespace: str
+    home: str
+    told: frozenset[str] | None
     name: str
     installation: Installation
     management: str
@@ -110,14 +148,17 @@ async def controller(settings: Settings, clock: Clock = REAL_CLOCK) -> None:
 
     Raises NoCluster, OSError where a door cannot be opened, and LostLead, in a group.
     """
-    namespace, folder = settings.namespace, settings.tls
-    target = settings.management or f"dns:///{INTERNAL_SERVICE}.{namespace}:{INTERNAL_PORT}"
-    mesh = Connections(target, None if folder is None else NodeTls(folder))
+    folder = settings.tls
+
+    def mesh(namespace: str) -> Connections:
+        target = settings.management or f"dns:///{INTERNAL_SERVICE}.{namespace}:{INTERNAL_PORT}"
+        return Connections(target, None if folder is None else NodeTls(folder / namespace))
+
     identity = f"{settings.name}-{secrets.token_hex(4)}"
     measures = Measures()
     async with await api_client(settings.kubeconfig) as api:
         kube = KubeClient(api, clock.wall_s, measures.called)
-        place = Place(namespace, identity, settings.installation, folder)
+        place = Place(settings.home, settings.told, identity, settings.installation, folder)
         running = Controller(kube, mesh, place, clock)
         show(running, measures)
         doors = Doors(measures, lambda: running.why_not_ready)
@@ -130,8 +171,17 @@ async def controller(settings: Settings, clock: Clock = REAL_CLOCK) -> None:
 
 def show(running: Controller, measures: Measures) -> None:
     """Has the metrics tell of a controller; docs/kubernetes.md names them."""
-    site = running.site
     measures.show("leading", "Whether this one leads", lambda: float(running.is_leading))
-    measures.show("connected", "Whether the mesh answers", lambda: float(site.is_connected))
-    for name, queue in site.queues.items():
-        measures.show(f"{name}_waiting", f"{name} that wait for their turn", queue.depth)
+
+    def each(name: str, meaning: str, value: Callable[[Site], float]) -> None:
+        measures.show_each(
+            name, meaning, lambda: {at: value(site) for at, site in running.sites.items()}
+        )
+
+    each("connected", "Whether the mesh answers", lambda site: float(site.is_connected))
+    for name in ("predictors", "runtimes"):
+        each(f"{name}_waiting", f"{name} that wait for their turn", _depth(name))
+
+
+def _depth(queue: str) -> Callable[[Site], float]:
+    return lambda site: site.queues[queue].depth()

@@ -1,11 +1,13 @@
 """The controller's doors: whether it lives, whether it is ready, and its metrics."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,6 +31,23 @@ class Measures:
         """A gauge that is asked at each scrape."""
         gauge = Gauge(f"wml_controller_{name}", meaning, registry=self.registry)
         gauge.set_function(value)
+
+    def show_each(self, name: str, meaning: str, values: Callable[[], Mapping[str, float]]) -> None:
+        """A gauge with one value a namespace, asked at each scrape."""
+        self.registry.register(_ByNamespace(f"wml_controller_{name}", meaning, values))
+
+
+class _ByNamespace(Collector):
+    def __init__(self, name: str, meaning: str, values: Callable[[], Mapping[str, float]]) -> None:
+        self._name = name
+        self._meaning = meaning
+        self._values = values
+
+    def collect(self) -> Iterator[Metric]:
+        gauge = GaugeMetricFamily(self._name, self._meaning, labels=["namespace"])
+        for namespace, value in self._values().items():
+            gauge.add_metric([namespace], value)
+        yield gauge
 
 
 class Doors:

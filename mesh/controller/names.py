@@ -15,6 +15,9 @@ CONFIG_MAP = "wml-serving-config"
 # What is the same for all nodes: `policy.yaml` and `dataplane.yaml`.
 MESH_CONFIG_MAP = "wml-serving-mesh"
 
+# Of a namespace, where a controller works in all that have it.
+ENABLED = "wmlserving-enabled"
+
 MANAGED_BY = "app.kubernetes.io/managed-by"
 APP = "app.kubernetes.io/name"
 SERVICE_LABEL = f"{GROUP}/service"

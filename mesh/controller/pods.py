@@ -108,6 +108,7 @@ def _node(runtime: ServingRuntimeManifest, config: Config, place: Installation) 
     control, data = targets(runtime)
     told = {
         "store": place.store or f"{ETC}/etcd/etcd_connection",
+        "store-prefix": "$(POD_NAMESPACE)",
         "runtime": control,
         "data": data,
         "serving-runtime": f"{ETC}/runtime/{RUNTIME_FILE}",
@@ -134,7 +135,12 @@ def _node(runtime: ServingRuntimeManifest, config: Config, place: Installation) 
     ]
     if not place.store:
         mounts.append(_mount("etcd-config", f"{ETC}/etcd", is_read_only=True))
-    fields = {"POD_NAME": "metadata.name", "POD_IP": "status.podIP", "NODE_NAME": "spec.nodeName"}
+    fields = {
+        "POD_NAME": "metadata.name",
+        "POD_NAMESPACE": "metadata.namespace",
+        "POD_IP": "status.podIP",
+        "NODE_NAME": "spec.nodeName",
+    }
     return {
         "name": MESH,
         "image": place.image,

@@ -243,14 +243,16 @@ class Site:
 
 
 async def keep_renewed(certificates: Renewed, on_kept: Callable[[], None]) -> None:
-    """Certificates, for ever."""
-    pause_s = FIRST_PAUSE_S
+    """Certificates, for ever; what is wrong is said once."""
+    pause_s, said = FIRST_PAUSE_S, ""
     while True:
         try:
             wait_s = await certificates.keep()
             on_kept()
-            pause_s = FIRST_PAUSE_S
+            pause_s, said = FIRST_PAUSE_S, ""
         except KubeFailed as error:
-            log.warning("certificates not kept", extra={"problem": str(error)})
+            if str(error) != said:
+                log.warning("certificates not kept", extra={"problem": str(error)})
+            said = str(error)
             wait_s, pause_s = pause_s, min(2 * pause_s, LONGEST_PAUSE_S)
         await asyncio.sleep(wait_s)

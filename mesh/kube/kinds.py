@@ -17,6 +17,7 @@ BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", namesp
 AUTOSCALER = Kind(
     "autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", namespaced=True
 )
+NAMESPACE = Kind("v1", "Namespace", "namespaces", namespaced=False)
 KINDS = {
     (kind.api_version, kind.kind): kind
     for kind in (
@@ -30,5 +31,6 @@ KINDS = {
         EVENT,
         BUDGET,
         AUTOSCALER,
+        NAMESPACE,
     )
 }

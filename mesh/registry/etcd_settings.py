@@ -108,6 +108,10 @@ class EtcdSettings(BaseModel):
         stem = self.root_prefix.rstrip("/")
         return f"{stem}/".encode() if stem else b""
 
+    def below(self, prefix: str) -> Self:
+        """The same etcd, with a part of what is below the root prefix, for one mesh of several."""
+        return self.model_copy(update={"root_prefix": f"{self.root_prefix.rstrip('/')}/{prefix}"})
+
     def credentials(self) -> grpc.ChannelCredentials | None:
         """Read from the files anew at each call; None without TLS. Raises InvalidSettings."""
         if not self.is_tls:

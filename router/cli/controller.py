@@ -17,10 +17,26 @@ from router.serve import StartFailed
 @click.command("controller")
 @click.option(
     "--namespace",
+    "namespaces",
     envvar="POD_NAMESPACE",
     show_envvar=True,
+    multiple=True,
     required=True,
-    help="Whose Predictors and ServingRuntimes it is about.",
+    metavar="NAME",
+    help="Whose Predictors and ServingRuntimes it is about; may be given several times.",
+)
+@click.option(
+    "--all-namespaces",
+    is_flag=True,
+    help="It is about every namespace with the label wmlserving-enabled=true.",
+)
+@click.option(
+    "--home",
+    envvar="POD_NAMESPACE",
+    show_envvar=True,
+    metavar="NAME",
+    show_default="the first --namespace",
+    help="The namespace in which it is elected.",
 )
 @click.option(
     "--name",
@@ -86,8 +102,12 @@ async def _run(told: dict[str, Any]) -> None:
         raise StartFailed(extra) from error
 
     configure_logs(told)
+    namespaces = told["namespaces"]
+    if told["management"] and (told["all_namespaces"] or len(namespaces) > 1):
+        raise StartFailed("--management leads to one mesh, and each namespace has its own")
     settings = Settings(
-        told["namespace"],
+        told["home"] or namespaces[0],
+        None if told["all_namespaces"] else frozenset(namespaces),
         told["name"],
         Installation(told["image"], told["store"]),
         *(told[name] for name in ("management", "tls", "kubeconfig", "health", "metrics")),

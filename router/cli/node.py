@@ -35,6 +35,13 @@ Parsed = TypeVar("Parsed")
     " the one node that keeps the store, and its --internal address on the others.",
 )
 @click.option(
+    "--store-prefix",
+    default="",
+    metavar="TEXT",
+    help="Below the root_prefix of an etcd: each mesh that shares the settings has its own, such as"
+    " the name of its namespace.",
+)
+@click.option(
     "--name",
     envvar="POD_NAME",
     show_envvar=True,
@@ -133,7 +140,7 @@ async def _join(told: dict[str, Any]) -> None:
 
 def _settings(told: dict[str, Any]) -> MemberSettings:
     try:
-        store = store_settings(told["store"])
+        store = store_settings(told["store"], told["store_prefix"])
     except InvalidSettings as error:
         raise StartFailed(str(error)) from error
     doors = Doors(

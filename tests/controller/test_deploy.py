@@ -27,7 +27,7 @@ from tests.controller.restricted import offences
 from tests.controller.runtimes import DEPLOY, PLACE, custom, runtime, shipped
 
 KUBECTL = shutil.which("kubectl")
-OVERLAYS = ("default", "quickstart", "without-etcd")
+OVERLAYS = ("default", "quickstart", "without-etcd", "all-namespaces")
 pytestmark = [
     pytest.mark.skipif(KUBECTL is None, reason="there is no kubectl"),
     pytest.mark.timeout(20),
@@ -197,15 +197,20 @@ def test_image_of_the_installation_reaches_what_the_controller_starts():
     assert said["WML_IMAGE"] == container["image"]
 
 
+def beside(tmp_path: Path, shown: dict[str, Any], base: str) -> tuple[dict[str, Any], ...]:
+    """A kustomization of the documentation, made in a folder beside our overlays."""
+    up = Path(*[".."] * (len(tmp_path.parts) - 1))
+    folder = (DEPLOY / "overlays" / base).absolute()
+    assert shown["resources"] == [f"../{base}"]
+    written = {**shown, "resources": [str(up / folder.relative_to("/"))]}
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(written))
+    return rendered(tmp_path)
+
+
 def test_overlay_of_ones_own_can_change_images_and_namespace(tmp_path: Path):
     """The one that docs/install.md shows."""
-    default = DEPLOY / "overlays/default"
-    (tmp_path / "images.yaml").write_text((default / "images.yaml").read_text())
-    (shown,) = _yml("install.md")
-    up = Path(*[".."] * (len(tmp_path.parts) - 1))
-    written = {**shown, "resources": [str(up / default.absolute().relative_to("/"))]}
-    (tmp_path / "kustomization.yaml").write_text(json.dumps(written))
-    objects = rendered(tmp_path)
+    (tmp_path / "images.yaml").write_text((DEPLOY / "overlays/default/images.yaml").read_text())
+    objects = beside(tmp_path, _yml("install.md")[0], "default")
     (binding,) = [item for item in objects if item["kind"] == "ClusterRoleBinding"]
     assert binding["metadata"]["name"] == "wmlserving-controller-models"
     assert [subject["namespace"] for subject in binding["subjects"]] == ["models"]
@@ -214,6 +219,60 @@ def test_overlay_of_ones_own_can_change_images_and_namespace(tmp_path: Path):
     assert "registry.example.com/mlserver:1.7.1" in text
     assert '"wml-serving/wml-serving' not in text
     assert '"namespace": "wml-serving"' not in text
+
+
+def test_further_namespace_has_all_of_default_but_the_controller(tmp_path: Path):
+    """By the overlay that docs/install.md shows."""
+    found = {
+        (item["kind"], item["metadata"]["name"]): item
+        for item in beside(tmp_path, _yml("install.md")[1], "namespace")
+    }
+    assert {item["metadata"]["namespace"] for item in found.values()} == {"team-a"}
+    once = set(overlay("default")) - set(found)
+    assert {kind for kind, _ in once} == {
+        *("Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"),
+        *("ServiceAccount", "Deployment", "NetworkPolicy"),
+    }
+    assert {name for kind, name in once if not kind.startswith("Custom")} == {
+        *("wml-serving", names.CONTROLLER),
+    }
+    for key in set(found) - {
+        ("Role", names.CONTROLLER),
+        ("NetworkPolicy", "wml-serving-nodes"),
+        ("RoleBinding", names.CONTROLLER),
+        ("RoleBinding", names.RUNTIME_ACCOUNT),
+    }:
+        ours = {**overlay("default")[key], "metadata": {}}
+        assert {**found[key], "metadata": {}} == ours
+
+
+def test_controller_has_its_rights_in_a_further_namespace_and_elects_at_home(tmp_path: Path):
+    objects = beside(tmp_path, _yml("install.md")[1], "namespace")
+    found = {(item["kind"], item["metadata"]["name"]): item for item in objects}
+    (subject,) = found["RoleBinding", names.CONTROLLER]["subjects"]
+    assert (subject["name"], subject["namespace"]) == (names.CONTROLLER, "wml-serving")
+    (runtime_subject,) = found["RoleBinding", names.RUNTIME_ACCOUNT]["subjects"]
+    assert runtime_subject["namespace"] == "team-a"
+    at_home = overlay("default")["Role", names.CONTROLLER]["rules"]
+    rules = [rule for rule in at_home if rule["apiGroups"] != ["coordination.k8s.io"]]
+    assert found["Role", names.CONTROLLER]["rules"] == rules
+    policy = found["NetworkPolicy", "wml-serving-nodes"]["spec"]["ingress"]
+    (internal,) = [rule for rule in policy if rule["ports"] == [{"port": 8034}]]
+    nodes, controller = internal["from"]
+    assert "namespaceSelector" not in nodes
+    assert controller["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "wml-serving"
+    }
+
+
+def test_controller_of_all_namespaces_differs_from_default_in_two_things():
+    default, every = overlay("default"), overlay("all-namespaces")
+    differing = {key for key in default.keys() | every.keys() if default.get(key) != every.get(key)}
+    assert differing == {("Deployment", names.CONTROLLER), ("ClusterRole", names.CONTROLLER)}
+    container = pods(every)[names.CONTROLLER]["containers"][0]
+    assert container["args"][-1] == "--all-namespaces"
+    rule = every["ClusterRole", names.CONTROLLER]["rules"][-1]
+    assert (rule["resources"], rule["verbs"]) == (["namespaces"], ["get", "list", "watch"])
 
 
 def _yml(page: str) -> list[Any]:

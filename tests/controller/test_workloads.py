@@ -1,6 +1,7 @@
 """Manifests of a runtime: what is in the pod, and what Kubernetes is told of it."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -59,12 +60,15 @@ def test_node_is_told_where_everything_is():
     assert told[0] == "node"
     assert {
         "--store=/etc/wml-serving/etcd/etcd_connection",
+        "--store-prefix=$(POD_NAMESPACE)",
         "--runtime=unix:/run/wml-serving/adapter.sock",
         "--data=127.0.0.1:8001",
         "--serving-runtime=/etc/wml-serving/runtime/runtime.json",
         "--tls=/etc/wml-serving/tls",
         "--address=$(POD_IP):8034",
     } <= set(told)
+    fields = {it["name"] for it in container(spec, "mesh")["env"]}
+    assert set(re.findall(r"\$\((\w+)\)", " ".join(told))) <= fields
 
 
 def test_nodes_and_adapters_know_all_that_they_are_told():

@@ -19,7 +19,7 @@ from tests.support.kube_control_plane import (
 )
 from tests.support.stand import ROOT
 
-OVERLAYS = ("default", "quickstart", "without-etcd")
+OVERLAYS = ("default", "quickstart", "without-etcd", "all-namespaces")
 DEPLOY = ROOT / "deploy"
 PREDICTORS = sorted((DEPLOY / "example-predictors").glob("*.yaml"))
 

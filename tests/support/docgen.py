@@ -220,10 +220,10 @@ def _option(option: click.Option) -> tuple[str, str, str]:
         names += ", as often as needed"
     choices = getattr(option.type, "choices", ())
     meaning = option.help or " or ".join(f"`{choice}`" for choice in choices)
-    if option.required:
-        return names, "required", meaning
     if isinstance(option.envvar, str):
         meaning += f" Also the variable `{option.envvar}`."
+    if option.required:
+        return names, "required", meaning
     is_shown = isinstance(option.default, str | int | float) and option.default not in ("", False)
     return names, f"`{option.default}`" if is_shown else "", meaning
 

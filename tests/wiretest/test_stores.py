@@ -72,6 +72,11 @@ def test_store_is_told_by_its_form(tmp_path: Path):
     assert store_settings("memory") == OwnMemory()
     assert store_settings("peer:router:8034") == PeerMemory("router:8034")
     assert isinstance(store_settings('{"endpoints": "http://127.0.0.1:1"}'), EtcdSettings)
+    for root, below in (("", b"wml-serving/team/"), (', "root_prefix": "a/"', b"a/team/")):
+        etcd = store_settings(f'{{"endpoints": "http://127.0.0.1:1"{root}}}', "team")
+        assert isinstance(etcd, EtcdSettings)
+        assert (etcd.root, etcd.targets) == (below, ("127.0.0.1:1",))
+    assert store_settings("memory", "team") == OwnMemory()
     for text in ("peer:", "peer:router", "peer::8034", "peer:router:x"):
         with pytest.raises(Exception, match=f"--store: peer:HOST:PORT, not {text}"):
             store_settings(text)
