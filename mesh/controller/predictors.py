@@ -48,8 +48,9 @@ Event = tuple[str, str, bool]
 
 @dataclass(slots=True)
 class _Known:
-    """One Predictor. `applied` and `problem` are of the spec that the mesh was told last; `untold`
-    are the events of what the status says already.
+    """One Predictor. `applied` and `problem` are of the spec that the mesh was told last.
+
+    `announced` is the status of which events were made last, `untold` are those not written yet.
     """
 
     uid: str
@@ -57,6 +58,7 @@ class _Known:
     problem: str = ""
     is_taken: bool = False
     status: Json | None = None
+    announced: Json | None = None
     written_s: float = float("-inf")
     untold: list[Event] = field(default_factory=list)
 
@@ -115,7 +117,8 @@ class Predictors:
         uid = str(obj["metadata"].get("uid", ""))
         known = self._known.get(name)
         if known is None or known.uid != uid:  # of another object of this name nothing counts
-            known = self._known[name] = _Known(uid, status=obj.get("status"))
+            status = obj.get("status")
+            known = self._known[name] = _Known(uid, status=status, announced=status)
         if self._mesh is not None:
             await self._apply(self._mesh, obj, known)
         return await self._say(obj, known)
@@ -146,36 +149,45 @@ class Predictors:
         known.applied = version
 
     async def _say(self, obj: Json, known: _Known) -> float | None:
-        """Writes the status where it is news, and then the events of that."""
-        await self._tell(obj, known)
+        """Writes the status where it is news, and before it the events of that.
+
+        So a controller that ends between them tells some again, and none is lost.
+        """
         status = self._status(obj, known)
-        if status is None or status == known.status:
-            return None
+        is_news = status is not None and status != known.status
         wait_s = known.written_s + WRITE_S - self._clock()
-        if wait_s > SLACK_S:  # timers may come a little early
+        if is_news and wait_s > SLACK_S:  # timers may come a little early
             return wait_s
-        meta = {"name": obj["metadata"]["name"], "namespace": self._namespace}
-        head = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": meta}
-        before, known.written_s = known.status, self._clock()
-        try:
-            if await self._kube.apply_status({**head, "status": status}) is None:
-                return None
-        except KubeFailed as error:
-            raise Refused(str(error)) from error
-        known.status = status
-        known.untold += news(before or {}, status)
-        await self._tell(obj, known)
+        if is_news and status is not None:
+            known.untold += news(known.announced or {}, status)
+            known.announced = status
+        untold = await self._tell(obj, known)
+        if is_news and status is not None:
+            await self._write(obj, known, status)
+        if untold is not None:
+            raise Refused(str(untold)) from untold
         return None
 
-    async def _tell(self, obj: Json, known: _Known) -> None:
-        """The events that were not written yet, in order."""
+    async def _write(self, obj: Json, known: _Known, status: Json) -> None:
+        meta = {"name": obj["metadata"]["name"], "namespace": self._namespace}
+        head = {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": meta}
+        known.written_s = self._clock()
+        try:
+            if await self._kube.apply_status({**head, "status": status}) is not None:
+                known.status = status
+        except KubeFailed as error:
+            raise Refused(str(error)) from error
+
+    async def _tell(self, obj: Json, known: _Known) -> KubeFailed | None:
+        """Writes the events that were not written yet, in order, as far as that can be done."""
         while known.untold:
             reason, message, is_warning = known.untold[0]
             try:
                 await self._kube.event(obj, reason, message, is_warning=is_warning)
             except KubeFailed as error:
-                raise Refused(str(error)) from error
+                return error
             known.untold.pop(0)
+        return None
 
     def _status(self, obj: Json, known: _Known) -> Json | None:
         """What the object should say of itself; None while nobody has said anything."""

@@ -7,7 +7,14 @@ import pytest
 
 from tests.support.virtual_time import VirtualLoop
 
-VIRTUAL = ("test_queue.py", "test_reflector.py", "test_leader.py", "test_site.py", "test_estate.py")
+VIRTUAL = (
+    "test_queue.py",
+    "test_reflector.py",
+    "test_leader.py",
+    "test_site.py",
+    "test_estate.py",
+    "test_killed.py",
+)
 
 
 def pytest_asyncio_loop_factories(
