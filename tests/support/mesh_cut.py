@@ -86,12 +86,12 @@ class CuttingProxies:
     async def _serve(
         self, address: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        member = self._members[address]
-        port = writer.get_extra_info("peername")[1]
-        sender = await asyncio.to_thread(self._sender, port)
-        pair = None if sender is None else _pair(sender, member)
         upstream = None
         try:
+            member = self._members[address]
+            port = writer.get_extra_info("peername")[1]
+            sender = await asyncio.to_thread(self._sender, port)
+            pair = None if sender is None else _pair(sender, member)
             await self._passable(pair)
             host, _, to_port = member.internal.rpartition(":")
             there, upstream = await asyncio.open_connection(host, int(to_port))
@@ -139,10 +139,12 @@ class CuttingProxies:
     async def _close(self) -> None:
         for server in self._servers:
             server.close()
+        await asyncio.sleep(0)  # who was accepted just now has a task, which begins
         for task in [*self._tasks]:
             task.cancel()
         if self._tasks:
             await asyncio.wait([*self._tasks])
+        await asyncio.sleep(0)  # what was aborted is closed
 
 
 def _pair(one: Member, other: Member) -> frozenset[int]:
