@@ -77,13 +77,15 @@ class PeerRegistry:
         return await whole(self.pages(prefix))
 
     async def pages(self, prefix: str) -> AsyncGenerator[Snapshot, None]:
-        is_any = False
+        parts = []
         async with self._stream("List", pb.ListRequest(prefix=prefix), CALL_S) as call:
             while (part := await self._next(call)) is not None:
-                is_any = True
-                yield snapshot_of(part)
-        if not is_any:
+                parts.append(part)
+        if not parts:
             raise self._away("it listed nothing")
+        # Only now: what a reader of pages takes of time is none of the call's.
+        for part in parts:
+            yield snapshot_of(part)
 
     async def get(self, key: str) -> Entry | None:
         answer = await self._ask("Get", pb.GetRequest(key=key))

@@ -141,6 +141,19 @@ async def test_long_listing_comes_whole(address: str, asked: PeerRegistry):
         assert (await asked.list("nothing")).entries == ()
 
 
+async def test_listing_whose_pages_are_read_slowly_needs_the_store_no_more(
+    address: str, asked: PeerRegistry
+):
+    # More than a connection holds on its way.
+    entries = {f"k{number:05}": b"v" * 20_000 for number in range(6 * PART_ENTRIES)}
+    memory = MemoryRegistry(initial=entries)
+    async with served(Store(memory, (RegistryService(memory).register,)), address):
+        pages = asked.pages("")
+        first = await anext(pages)
+    rest = [page async for page in pages]
+    assert [entry.key for page in (first, *rest) for entry in page.entries] == list(entries)
+
+
 async def test_node_that_keeps_no_store_is_not_taken_for_one(address: str):
     async with served(Store(MemoryRegistry()), address):
         with pytest.raises(Unavailable, match=f"the store at {address} does not answer: "):
