@@ -5,7 +5,7 @@ import logging
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from mesh.agent.holdings import Identity
@@ -67,11 +67,12 @@ async def member(settings: MemberSettings, on_start: Callable[[RunningNode], Non
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with joined(settings) as running:
-        with sparing():
+    with ExitStack() as until_left:
+        async with joined(settings) as running:
+            until_left.enter_context(sparing())
             on_start(running)
             await stop.wait()
-        log.info("leaving")
+            log.info("leaving")
 
 
 @asynccontextmanager
