@@ -12,13 +12,13 @@ from typing import TypeAlias
 import grpc
 import grpc.aio
 
-from mesh.agent.calls import KSERVE_METHODS
+from mesh.agent.calls import KSERVE_METHODS, Metadata
 from mesh.ops.clock import monotonic_s
 from mesh.ops.metrics import Metrics
 from mesh.peers.links import Links
 from mesh.runtime.client import CHANNEL_OPTIONS
 from router.port import Upstream
-from router.unary import Metadata, Reply, UnaryCall, unary_call
+from router.unary import Reply, UnaryCall, unary_call
 
 StreamCall: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 

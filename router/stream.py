@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc.aio
 
-from mesh.agent.calls import CopyBusy
+from mesh.agent.calls import CopyBusy, Metadata
 from mesh.core.errors import InvalidRequest, MeshError, Unavailable
 from mesh.ops.clock import monotonic_s
 from mesh.ops.tasks import Tasks
@@ -20,7 +20,6 @@ from router.forward import Forwarder, NotSent, passed_on
 from router.hop import ACCEPTED
 from router.port import Upstream
 from router.route import Router, left_s, name_in
-from router.unary import Metadata
 
 Requests = AsyncIterator[bytes]
 

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 import grpc
 import grpc.aio
 
+from mesh.agent.calls import Metadata
 from mesh.ops.clock import wall_s
-
-Metadata = tuple[tuple[str, str | bytes], ...]
 
 # Versions of grpcio whose Cython layer was tried: major and minor.
 TRIED = ("1.85",)

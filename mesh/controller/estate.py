@@ -45,8 +45,7 @@ class Estate(Generic[W]):
 
     @property
     def why_not_ready(self) -> str:
-        """In words. Of namespaces that were found by their label, one that lacks something holds up
-        nobody."""
+        """In words; a namespace that was found by its label and lacks something is no reason."""
         if self._told is None:
             is_listed = self._reflector.synced.is_set()
             return "" if is_listed else "the namespaces have not been listed yet"

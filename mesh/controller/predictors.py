@@ -154,15 +154,16 @@ class Predictors:
         So a controller that ends between them tells some again, and none is lost.
         """
         status = self._status(obj, known)
-        is_news = status is not None and status != known.status
-        wait_s = known.written_s + WRITE_S - self._clock()
-        if is_news and wait_s > SLACK_S:  # timers may come a little early
-            return wait_s
-        if is_news and status is not None:
+        if status == known.status:
+            status = None
+        if status is not None:
+            wait_s = known.written_s + WRITE_S - self._clock()
+            if wait_s > SLACK_S:  # timers may come a little early
+                return wait_s
             known.untold += news(known.announced or {}, status)
             known.announced = status
         untold = await self._tell(obj, known)
-        if is_news and status is not None:
+        if status is not None:
             await self._write(obj, known, status)
         if untold is not None:
             raise Refused(str(untold)) from untold

@@ -10,7 +10,7 @@ so that a large store is never held as bytes.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
@@ -167,18 +167,17 @@ class Follower(Generic[Value]):
         if listing.went_back and self._on_reset is not None:
             self._on_reset(frozenset(gone))
 
-    def _read(self, batch: Batch) -> list[Change[Value]]:
+    def _read(self, batch: Batch) -> tuple[Change[Value], ...]:
         read = self._reader()
-        return [
+        return tuple(
             Change(it.key, None if it.value is None else read(it.key, it.value), it.revision)
             for it in batch.changes
-        ]
+        )
 
-    def _deliver(self, changes: Iterable[Change[Value]], revision: Revision) -> None:
-        told = tuple(changes)
-        if told:
-            self._sink(told)
-        for change in told:
+    def _deliver(self, changes: tuple[Change[Value], ...], revision: Revision) -> None:
+        if changes:
+            self._sink(changes)
+        for change in changes:
             if change.value is None:
                 self._known.pop(change.key, None)
             else:
@@ -218,8 +217,8 @@ class _Listing(Generic[Value]):
             value = self._read(entry.key, entry.value)
             self._puts.append(Change(entry.key, value, entry.revision))
 
-    def changes(self) -> list[Change[Value]]:
+    def changes(self) -> tuple[Change[Value], ...]:
         """In the order of their revisions; deletions are the last, and none where it went back."""
         self._puts.sort(key=lambda put: put.revision)
         gone = [] if self.went_back else sorted(self.unseen)
-        return self._puts + [Change(key, None, self.revision) for key in gone]
+        return (*self._puts, *(Change(key, None, self.revision) for key in gone))

@@ -7,11 +7,11 @@ import zlib
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from mesh.agent.calls import Metadata
 from mesh.core.errors import InvalidRequest
 from mesh.ops.clock import monotonic_s
 from router.rest.failure import HttpProblem
 from router.server import ServerLimits
-from router.unary import Metadata
 
 TIMEOUT_HEADER = "Grpc-Timeout"
 TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])", re.ASCII)

@@ -136,15 +136,15 @@ async def lived(at: int | None) -> tuple[World, Fate]:
     first = begin(world.controller(fate, "first").run())
     over = begin(fate.is_over.wait())
     await asyncio.wait({over}, timeout=SCENARIO_S + 5.0)
-    second = begin(world.controller(Fate(None), "second").run()) if at is not None else first
-    first_ends = {first} if at is not None else set()
-    for task in first_ends:
-        task.cancel()
+    last = first
+    if at is not None:
+        first.cancel()
+        last = begin(world.controller(Fate(None), "second").run())
     await users
     await asyncio.sleep(REST_S)
-    for task in {over, second}:
+    for task in (over, last):
         task.cancel()
-    await asyncio.wait({second, over})
+    await asyncio.wait({over, last})
     return world, fate
 
 

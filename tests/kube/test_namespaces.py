@@ -4,6 +4,7 @@ There is no node, so no mesh answers: what is seen is what the controller makes 
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,12 +17,7 @@ import yaml
 from mesh.controller.names import CONTROLLER, ENABLED, TLS_SECRET
 from tests.controller.runtimes import DEPLOY
 from tests.support.etcd import free_ports
-from tests.support.kube_control_plane import (
-    ControlPlane,
-    delete_definitions,
-    kubectl,
-    kubectl_command,
-)
+from tests.support.kube_control_plane import ControlPlane, installed, kubectl
 from tests.support.stand import ROOT
 from tests.support.waiting import until
 
@@ -76,27 +72,24 @@ class Estate:
 @pytest.fixture(scope="module")
 def estate(control_plane: ControlPlane, tmp_path_factory) -> Iterator[Estate]:
     folder = tmp_path_factory.mktemp("estate")
-    subprocess.run(["cp", "-r", DEPLOY, folder / "deploy"], check=True)
-    everything = DEPLOY / "overlays/all-namespaces"
-    kubectl(control_plane, "apply", "--server-side", "-k", str(DEPLOY / "crds"))
-    name = "app.kubernetes.io/name=wml-serving"
-    kubectl(control_plane, "wait", "--for=condition=Established", "crd", "-l", name)
-    kubectl(control_plane, "apply", "--server-side", "--validate=strict", "-k", str(everything))
-    token = kubectl(control_plane, "-n", HOME, "create", "token", CONTROLLER).strip()
+    shutil.copytree(DEPLOY, folder / "deploy")
     config = folder / "kubeconfig"
-    control_plane.write_kubeconfig(config, {"token": token})
     health, metrics = free_ports(2)
     command = [
         *(sys.executable, "-m", "router", "controller", "--all-namespaces"),
         *(f"--namespace={HOME}", f"--tls={folder / 'tls'}", f"--kubeconfig={config}"),
         *(f"--health=127.0.0.1:{health}", f"--metrics=127.0.0.1:{metrics}"),
     ]
-    with (folder / "controller.log").open("w") as log:
+    with (
+        installed(control_plane, DEPLOY, "all-namespaces"),
+        (folder / "controller.log").open("w") as log,
+    ):
+        token = kubectl(control_plane, "-n", HOME, "create", "token", CONTROLLER).strip()
+        control_plane.write_kubeconfig(config, {"token": token})
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         yield Estate(control_plane, folder, folder / "deploy")
         process.terminate()
         assert process.wait(20) == 0
-    delete_definitions(kubectl_command(control_plane), "--ignore-not-found", "-k", str(everything))
 
 
 def test_labelled_namespace_gets_what_home_has_and_others_nothing(estate: Estate):

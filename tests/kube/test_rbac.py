@@ -11,12 +11,7 @@ from mesh.controller.names import CONTROLLER, ROUTER, RUNTIME_ACCOUNT
 from mesh.controller.workloads import Owner, Runtime, workloads
 from mesh.wire.runtime_manifest import parse_runtime
 from tests.controller.runtimes import DEPLOY, PLACE, shipped
-from tests.support.kube_control_plane import (
-    ControlPlane,
-    delete_definitions,
-    kubectl,
-    kubectl_command,
-)
+from tests.support.kube_control_plane import ControlPlane, installed, kubectl
 
 NAMESPACE = "wml-serving"
 # A Secret, a subresource or another namespace that somebody who got in would want.
@@ -74,16 +69,11 @@ REFUSED = {
 As = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def installed(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+@pytest.fixture(scope="module", name="installed")
+def with_default(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     """With the rights of deploy/, and the definitions they are about."""
-    kubectl(control_plane, "apply", "--server-side", "-k", str(DEPLOY / "crds"))
-    name = "app.kubernetes.io/name=wml-serving"
-    kubectl(control_plane, "wait", "--for=condition=Established", "crd", "-l", name)
-    kubectl(control_plane, "apply", "--server-side", "-k", str(DEPLOY / "overlays/default"))
-    yield control_plane
-    everything = DEPLOY / "overlays/default"
-    delete_definitions(kubectl_command(control_plane), "--ignore-not-found", "-k", everything)
+    with installed(control_plane, DEPLOY, "default"):
+        yield control_plane
 
 
 @pytest.fixture

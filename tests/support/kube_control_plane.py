@@ -6,7 +6,8 @@ On this machine's loopback (then it needs no root), or inside of a cluster's nam
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -281,6 +282,18 @@ def delete_definitions(kubectl: list[str | Path], *arguments: str | Path) -> Non
             return
     process.kill()
     raise AssertionError(f"{arguments}: not deleted in time: {process.communicate()[0]}")
+
+
+@contextmanager
+def installed(plane: ControlPlane, deploy: Path, overlay: str) -> Iterator[None]:
+    """With an overlay of `deploy`, and our definitions, for as long as the context lasts."""
+    kubectl(plane, "apply", "--server-side", "-k", deploy / "crds")
+    name = "app.kubernetes.io/name=wml-serving"
+    kubectl(plane, "wait", "--for=condition=Established", "crd", "-l", name)
+    everything = deploy / "overlays" / overlay
+    kubectl(plane, "apply", "--server-side", "--validate=strict", "-k", everything)
+    yield
+    delete_definitions(kubectl_command(plane), "--ignore-not-found", "-k", everything)
 
 
 def _children(pid: int) -> list[int]:
