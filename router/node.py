@@ -12,6 +12,7 @@ from mesh.agent.engine import Node
 from mesh.agent.holdings import Identity
 from mesh.agent.seeded import until_seeded
 from mesh.ops.clock import monotonic_s
+from mesh.ops.memory import give_back
 from mesh.peers.client import GrpcPeers
 from mesh.peers.links import Links
 from mesh.peers.tls import NodeTls
@@ -133,6 +134,7 @@ async def running_node(
         port = None
         try:
             await node.follower.wait_synced()
+            give_back()
             management_port = await internal.start(doors.management)
             if opening is not None:
                 await opening(node)

@@ -19,7 +19,7 @@ from mesh.agent.growth import Growth
 from mesh.agent.hearsay import Hearsay
 from mesh.agent.history import History
 from mesh.agent.holdings import Holdings, Identity
-from mesh.agent.intake import News, reader, take_in
+from mesh.agent.intake import News, Reading, take_in
 from mesh.agent.leave import hand_over
 from mesh.agent.lookup import Lookup
 from mesh.agent.monitor import monitor
@@ -81,7 +81,7 @@ class Node:
         self.view = View()
         self.listeners: set[Touched] = set()
         self.identity = identity
-        self.follower = Follower(registry, reader, self._take_in, on_reset=self._reset)
+        self.follower = Follower(registry, Reading, self._take_in, on_reset=self._reset)
         self._runtime = runtime
         self._clock = clock
         self.signals = Signals()
@@ -321,7 +321,7 @@ class Node:
         self._questions.forgive(model)
         copy = self.holdings.get(model)
         if copy is not None and isinstance(copy.state, life.Failed):
-            self._transitions.forget(model)
+            self._transitions.offer(model)
             copy.send(life.Forgiven())
 
     # News of the runtime: see monitor.Listener.
@@ -397,10 +397,18 @@ class Node:
     def _believe(self, changes: tuple[News, ...]) -> None:
         has_nodes = any(change.key.startswith(records.NODES) for change in changes)
         before = dict(self.view.nodes) if has_nodes else self.view.nodes
-        taken = take_in(self.view, changes, own=self.identity.id, going=self._questions.going)
+        taken = take_in(
+            self.view,
+            changes,
+            own=self.identity.id,
+            going=self._questions.going,
+            changing=self.history.keep,
+        )
         touched = taken.touched | (self._touched_by_nodes(before) if has_nodes else frozenset())
         for name in touched:
             self._routes.renew(name)  # nobody is sent to a copy that is about to leave
+        for model in taken.added:
+            self._transitions.offer(model)
         for model in taken.dropped:
             self._transitions.forget(model)
             self.holdings.send(model, life.Leave())

@@ -1,10 +1,10 @@
 """What happened to each Predictor, for people: the last few things, as this node saw them.
 
 It is fed where the view changes: `look` compares what the view has of a Predictor with what it had
-when it was looked at last. A move of a copy is looked at one by one, so that none is lost; what
-happened before this node started is not known. What happens again takes the place of the time
-before and counts, so that a model which comes and goes does not crowd out what else happened. Kept:
-20 entries a Predictor, until it is deleted.
+before, for which `keep` is called first where the Predictor itself changes. A move of a copy is
+looked at one by one, so that none is lost; what happened before this node started is not known.
+What happens again takes the place of the time before and counts, so that a model which comes and
+goes does not crowd out what else happened. Kept: 20 entries a Predictor, until it is deleted.
 """
 
 from collections.abc import Callable, Iterable
@@ -86,20 +86,24 @@ class History:
     def __init__(self, view: View, now: Callable[[], float]) -> None:
         self._view = view
         self._now = now
-        # The Predictor alone is a bare past of it: most have no other, and there are many of them.
-        self._pasts: dict[PredictorName, _Past | Predictor] = {}
+        # Without those that are bare: most are, and there are many of them.
+        self._pasts: dict[PredictorName, _Past] = {}
 
     def of(self, name: PredictorName) -> tuple[Happening, ...]:
         """What happened to it, in the order of the last times."""
         past = self._past(name)
         return () if past is None else tuple(past.entries)
 
+    def keep(self, name: PredictorName) -> None:
+        """Remembers what the view has of this Predictor, which is about to change."""
+        if past := self._past(name):
+            self._pasts[name] = past
+
     def look(self, name: PredictorName) -> None:
         """Takes in how the view has changed for this Predictor; nothing where it has not."""
         predictor = self._view.predictors.get(name)
-        past = self._past(name)
+        past = self._pasts.pop(name, None)
         if predictor is None:
-            self._pasts.pop(name, None)
             return
         if past is None or past.predictor.created_s != predictor.created_s:
             past = _Past.of(predictor)
@@ -108,11 +112,14 @@ class History:
             past.predictor = predictor
         self._look_at_copies(past)
         self._look_at_problem(past)
-        self._pasts[name] = predictor if past.is_bare else past
+        if not past.is_bare:
+            self._pasts[name] = past
 
     def _past(self, name: PredictorName) -> _Past | None:
-        past = self._pasts.get(name)
-        return _Past.of(past) if isinstance(past, Predictor) else past
+        if past := self._pasts.get(name):
+            return past
+        predictor = self._view.predictors.get(name)
+        return None if predictor is None else _Past.of(predictor)
 
     def _look_at_copies(self, past: _Past) -> None:
         models = dict.fromkeys((past.predictor.active, past.predictor.target))

@@ -35,6 +35,7 @@ FILL_S = 2.0
 FILLS_AT_ONCE = 64
 SOME = 1
 A_TICK = 500
+FEW = 1000
 
 
 class Loader(Protocol):
@@ -79,7 +80,8 @@ class Transitions:
         self._loader = loader
         self._now = now
         self._tasks = Tasks()
-        self._offered: set[ModelId] = set()
+        # To be offered room once it is found at rest. Mostly empty, where models are very many.
+        self._to_offer: set[ModelId] = set()
         self._line: dict[ModelId, None] = {}
         self._fills: dict[ModelId, tuple[int, float]] = {}
         self._awaiting: dict[ModelId, tuple[RuntimeName, ...]] = {}
@@ -115,6 +117,8 @@ class Transitions:
                 del self._fills[model]
                 self._fill(model, tries)
         self._fill_some(A_TICK)
+        if len(self._to_offer) < FEW:  # a set keeps the size that it once had
+            self._to_offer = set(self._to_offer)
         for runtimes in set(self._awaiting.values()):
             self._loader.wish(runtimes)
 
@@ -125,18 +129,25 @@ class Transitions:
                 return
             model = next(iter(self._line))
             del self._line[model]
+            if not self._line:
+                self._line.clear()  # a table keeps the size that it once had
             self._fill(model, 1 if self._loader.is_alone else FILLS)
 
     def forget(self, model: ModelId) -> None:
-        """The model is gone, or may be offered room once more."""
-        self._offered.discard(model)
+        """The model is gone."""
+        self._to_offer.discard(model)
         self._fills.pop(model, None)
         self._line.pop(model, None)
         self._awaiting.pop(model, None)
 
+    def offer(self, model: ModelId) -> None:
+        """The model is new, or may be offered room once more."""
+        self.forget(model)
+        self._to_offer.add(model)
+
     def offer_again(self) -> None:
         """There is room that was not there: every model may be offered some once more."""
-        self._offered.clear()
+        self._to_offer.update(self._view.models)
 
     async def close(self) -> None:
         await self._tasks.close()
@@ -152,8 +163,8 @@ class Transitions:
 
     def _offer(self, predictor: Predictor) -> None:
         """A model that is new here is loaded where there is free room for it, once."""
-        if predictor.active not in self._offered and predictor.active in self._view.models:
-            self._offered.add(predictor.active)
+        if predictor.active in self._to_offer:
+            self._to_offer.remove(predictor.active)
             if not self._loader.rank(predictor.name):
                 self._line[predictor.active] = None
                 self._fill_some(SOME)
@@ -175,7 +186,7 @@ class Transitions:
             return False
         runtimes = pending(record.source, self._view.nodes, self._view.runtimes)
         if runtimes:
-            self._offered.discard(model)
+            self._to_offer.add(model)
             predictors = [self._view.predictors[name] for name in self._view.names(model)]
             if not all(predictor.served for predictor in predictors):
                 self._awaiting[model] = tuple(runtime.name for runtime in runtimes)

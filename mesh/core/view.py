@@ -6,6 +6,7 @@ either. `put` and `drop` return the names of the Predictors that the change conc
 
 from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
 from mesh.core.records import (
@@ -21,6 +22,9 @@ from mesh.core.records import (
 )
 from mesh.core.runtimes import offer
 from mesh.core.spec import RuntimeSpec
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 NO_COPIES: Mapping[NodeId, CopyRecord] = {}
 NO_MODELS: Set[ModelId] = frozenset()
@@ -47,8 +51,8 @@ class View:
     _copies: dict[ModelId, dict[NodeId, CopyRecord]] = field(default_factory=dict)
     _held: dict[NodeId, set[ModelId]] = field(default_factory=dict)
     _loading: dict[NodeId, set[ModelId]] = field(default_factory=dict)
-    # Most have one name, and a tuple of one takes 56 bytes, a set 216.
-    _names: dict[ModelId, PredictorName | tuple[PredictorName, ...]] = field(default_factory=dict)
+    # Where they are not what the models' own records say: those are very many.
+    _other_names: dict[ModelId, tuple[PredictorName, ...]] = field(default_factory=dict)
 
     def copies(self, model: ModelId) -> Mapping[NodeId, CopyRecord]:
         """The copies of a model, by node."""
@@ -77,12 +81,11 @@ class View:
     def put(self, record: Record) -> frozenset[PredictorName]:
         match record:
             case Predictor():
-                self._refer(self.predictors.get(record.name), record)
-                self.predictors[record.name] = record
+                self._set_predictor(record.name, record)
                 self._tell(Predictor, record.name)
                 return frozenset({record.name})
             case BackingModel():
-                self.models[record.id] = record
+                self._set_model(record.id, record)
                 self._tell(BackingModel, record.id)
                 return self.names(record.id)
             case CopyRecord():
@@ -107,12 +110,12 @@ class View:
                 return frozenset()
 
     def drop_predictor(self, name: PredictorName) -> frozenset[PredictorName]:
-        self._refer(self.predictors.pop(name, None), None)
+        self._set_predictor(name, None)
         self._tell(Predictor, name)
         return frozenset({name})
 
     def drop_model(self, model: ModelId) -> frozenset[PredictorName]:
-        self.models.pop(model, None)
+        self._set_model(model, None)
         self._tell(BackingModel, model)
         return self.names(model)
 
@@ -180,24 +183,47 @@ class View:
         for reader in tuple(self.readers):
             reader(kind, key)
 
-    def _refer(self, before: Predictor | None, after: Predictor | None) -> None:
-        if before is not None:
-            for model in {before.active, before.target}:
-                left = tuple(name for name in self._names_of(model) if name != before.name)
-                self._set_names(model, left)
-        if after is not None:
-            for model in {after.active, after.target}:
-                self._set_names(model, (*self._names_of(model), after.name))
+    def _set_predictor(self, name: PredictorName, record: Predictor | None) -> None:
+        before, after = _models_of(self.predictors.get(name)), _models_of(record)
+        others = {
+            model: tuple(it for it in self._names_of(model) if it != name)
+            for model in before | after
+        }
+        _set(self.predictors, name, record)
+        for model, names in others.items():
+            self._set_names(model, (*names, name) if model in after else names)
+
+    def _set_model(self, model: ModelId, record: BackingModel | None) -> None:
+        names = self._names_of(model)
+        _set(self.models, model, record)
+        self._set_names(model, names)
 
     def _names_of(self, model: ModelId) -> tuple[PredictorName, ...]:
-        names = self._names.get(model, ())
-        return (names,) if isinstance(names, str) else names
+        names = self._other_names.get(model)
+        return self._own_name(model) if names is None else names
+
+    def _own_name(self, model: ModelId) -> tuple[PredictorName, ...]:
+        """The Predictor that the model names, where that says the same."""
+        record = self.models.get(model)
+        predictor = record and self.predictors.get(record.predictor)
+        return (predictor.name,) if predictor and model in _models_of(predictor) else ()
 
     def _set_names(self, model: ModelId, names: tuple[PredictorName, ...]) -> None:
-        if names:
-            self._names[model] = names[0] if len(names) == 1 else names
+        if names == self._own_name(model):
+            self._other_names.pop(model, None)
         else:
-            del self._names[model]
+            self._other_names[model] = names
+
+
+def _set(table: dict[Key, Value], key: Key, value: Value | None) -> None:
+    if value is None:
+        table.pop(key, None)
+    else:
+        table[key] = value
+
+
+def _models_of(predictor: Predictor | None) -> Set[ModelId]:
+    return NO_MODELS if predictor is None else {predictor.active, predictor.target}
 
 
 def _standing(node: NodeRecord | None) -> tuple[NodeState, RuntimeSpec | None] | None:

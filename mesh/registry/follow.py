@@ -10,17 +10,31 @@ so that a large store is never held as bytes.
 """
 
 import asyncio
+import operator
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from mesh.core.errors import Unavailable
 from mesh.core.ids import Revision
 from mesh.registry.bell import Bell
+from mesh.registry.known import Known, split
 from mesh.registry.port import Batch, Change, Compacted, Registry, Snapshot
 
 Value = TypeVar("Value")
-Read = Callable[[str, bytes], Value]
+Read_co = TypeVar("Read_co", covariant=True)
+
+
+class Read(Protocol[Read_co]):
+    """Reads what is listed, or changed, together."""
+
+    def __call__(self, key: str, value: bytes) -> Read_co: ...
+
+    def shared(self, value: Any) -> Any:
+        """The equal object that was met before in what is read together, or this one."""
+        ...
+
+
 Reader = Callable[[], Read[Value]]
 Sink = Callable[[tuple[Change[Value], ...]], None]
 
@@ -30,9 +44,14 @@ LAST_PAUSE_S = 1.0
 CATCH_UP_S = 30.0
 
 
-def as_bytes() -> Read[bytes]:
+class AsBytes:
     """For followers of values as they are."""
-    return lambda _, value: value
+
+    def __call__(self, key: str, value: bytes) -> bytes:
+        return value
+
+    def shared(self, value: Any) -> Any:
+        return value
 
 
 class Follower(Generic[Value]):
@@ -63,7 +82,7 @@ class Follower(Generic[Value]):
         self._store_id: str | None = None
         self._is_current = False
         self._revision = Revision(0)
-        self._known: dict[str, Revision] = {}
+        self._known = Known()
         self._resets = 0
         self._moved = Bell()
 
@@ -134,7 +153,8 @@ class Follower(Generic[Value]):
         watching = self._registry.watch(self._prefix, self._revision, self._store_id or "")
         async with aclosing(watching) as batches:
             async for batch in batches:
-                self._deliver(self._read(batch), batch.revision)
+                read = self._reader()
+                self._deliver(_changes(batch, read), batch.revision, read)
 
     async def _whole_listing(self) -> "_Listing[Value]":
         listing = await self._list()
@@ -163,27 +183,30 @@ class Follower(Generic[Value]):
             self._resets += 1
             self._known.clear()
         self._store_id = listing.store_id
-        self._deliver(listing.changes(), listing.revision)
+        self._deliver(listing.changes(), listing.revision, listing.read)
         if listing.went_back and self._on_reset is not None:
             self._on_reset(frozenset(gone))
 
-    def _read(self, batch: Batch) -> tuple[Change[Value], ...]:
-        read = self._reader()
-        return tuple(
-            Change(it.key, None if it.value is None else read(it.key, it.value), it.revision)
-            for it in batch.changes
-        )
-
-    def _deliver(self, changes: tuple[Change[Value], ...], revision: Revision) -> None:
+    def _deliver(
+        self, changes: tuple[Change[Value], ...], revision: Revision, read: Read[Value]
+    ) -> None:
         if changes:
             self._sink(changes)
         for change in changes:
             if change.value is None:
-                self._known.pop(change.key, None)
+                self._known.drop(change.key)
             else:
-                self._known[change.key] = change.revision
+                folder, rest = split(change.key)
+                self._known.put(folder, read.shared(rest), read.shared(change.revision))
         self._revision = revision
         self._moved.ring()
+
+
+def _changes(batch: Batch, read: Read[Value]) -> tuple[Change[Value], ...]:
+    return tuple(
+        Change(it.key, None if it.value is None else read(it.key, it.value), it.revision)
+        for it in batch.changes
+    )
 
 
 class _Listing(Generic[Value]):
@@ -193,12 +216,15 @@ class _Listing(Generic[Value]):
     that it has is a change then. It `is_part` where something was left out before that was known.
     """
 
-    def __init__(
-        self, read: Read[Value], known: dict[str, Revision], *, went_back: bool = False
-    ) -> None:
-        self._read = read
+    def __init__(self, read: Read[Value], known: Known, *, went_back: bool = False) -> None:
+        self.read = read
         self._known = known
-        self._puts: list[Change[Value]] = []
+        # Side by side, and made changes in the end: among the values, which stay, these would leave
+        # as many holes when they go.
+        self._folders: list[str] = []
+        self._rests: list[str] = []
+        self._revisions: list[Revision] = []
+        self._values: list[Value] = []
         self.went_back = went_back
         self.is_part = False
         self.unseen = set(known)
@@ -214,11 +240,19 @@ class _Listing(Generic[Value]):
             if entry.revision == known and not self.went_back:
                 self.is_part = True
                 continue
-            value = self._read(entry.key, entry.value)
-            self._puts.append(Change(entry.key, value, entry.revision))
+            self._values.append(self.read(entry.key, entry.value))
+            folder, rest = split(entry.key)
+            self._folders.append(self.read.shared(folder))
+            self._rests.append(self.read.shared(rest))
+            self._revisions.append(self.read.shared(entry.revision))
 
     def changes(self) -> tuple[Change[Value], ...]:
         """In the order of their revisions; deletions are the last, and none where it went back."""
-        self._puts.sort(key=lambda put: put.revision)
+        keys = map(operator.add, self._folders, self._rests)
+        found = zip(keys, self._values, self._revisions, strict=True)
+        puts = sorted((Change(*it) for it in found), key=_revision)
         gone = [] if self.went_back else sorted(self.unseen)
-        return (*self._puts, *(Change(key, None, self.revision) for key in gone))
+        return (*puts, *(Change(key, None, self.revision) for key in gone))
+
+
+_revision = operator.attrgetter("revision")

@@ -13,7 +13,7 @@ from mesh.core.errors import Unavailable
 from mesh.ops.settings import InvalidSettings
 from mesh.registry.etcd import EtcdRegistry
 from mesh.registry.etcd_settings import EtcdSettings
-from mesh.registry.follow import Follower, as_bytes
+from mesh.registry.follow import AsBytes, Follower
 from mesh.registry.port import Change, LeaseLost, Put
 from tests.support.certificates import authority, signed
 from tests.support.etcd import running_cluster, running_etcd
@@ -41,7 +41,7 @@ class Seen:
 @asynccontextmanager
 async def following(registry: EtcdRegistry) -> AsyncIterator[Seen]:
     seen = Seen()
-    follower = Follower(registry, as_bytes, seen.take, on_reset=seen.missing.append)
+    follower = Follower(registry, AsBytes, seen.take, on_reset=seen.missing.append)
     running = asyncio.get_running_loop().create_task(follower.run())
     try:
         await follower.wait_synced()

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.registry.follow import Follower, as_bytes
+from mesh.registry.follow import AsBytes, Follower
 from mesh.registry.port import (
     Change,
     Delete,
@@ -53,7 +53,7 @@ async def test_followers_view_equals_store_after_any_commits_and_compactions(
     view = View()
     async with asyncio.timeout(30), open_store() as store, asyncio.TaskGroup() as group:
         await store.registry.commit(before)
-        follower = Follower(store.registry, as_bytes, view.take, prefix=prefix)
+        follower = Follower(store.registry, AsBytes, view.take, prefix=prefix)
         following = group.create_task(follower.run())
         await follower.wait_synced()
         for burst in bursts:

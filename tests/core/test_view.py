@@ -200,7 +200,7 @@ class ViewMachine(RuleBasedStateMachine):
     @invariant()
     def keeps_nothing_of_what_is_gone(self):
         assert all(self.view._copies.values())
-        assert all(self.view._names.values())
+        assert all(self.view._other_names.values())
 
 
 TestViewMachine = ViewMachine.TestCase

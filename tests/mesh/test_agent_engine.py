@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mesh.agent.intake import reader, take_in
+from mesh.agent.intake import Reading, take_in
 from mesh.core.copies import Failed, Loaded
 from mesh.core.errors import ModelLoadFailed, ModelNotFound, Unavailable
 from mesh.core.ids import ModelId, NodeId, Revision, StorageKey
@@ -698,12 +698,14 @@ def test_intake_takes_what_others_write_and_not_what_is_its_own():
         put(node("n1")),
         put(node("n2")),
     )
-    taken = take_in(view, changes, own=NodeId("n1"), going=lambda _: None)
+    taken = take_in(view, changes, own=NodeId("n1"), going=lambda _: None, changing=lambda _: None)
     assert taken.touched == {"p"}
     assert set(view.copies(ModelId("p-1"))) == {"n2"}
     assert set(view.nodes) == {"n2"}
     gone = tuple(Change(change.key, None, Revision(2)) for change in changes)
-    assert take_in(view, gone, own=NodeId("n1"), going=lambda _: None).touched == {"p"}
+    assert take_in(
+        view, gone, own=NodeId("n1"), going=lambda _: None, changing=lambda _: None
+    ).touched == {"p"}
     assert (view.predictors, view.nodes, view.copies(ModelId("p-1"))) == ({}, {}, {})
 
 
@@ -713,8 +715,8 @@ def test_intake_takes_what_others_write_and_not_what_is_its_own():
 @pytest.mark.parametrize("value", [None, b"nonsense", b"{}"])
 def test_intake_survives_any_key_and_value(key, value, caplog):
     view = View()
-    news = Change(key, value and reader()(key, value), Revision(1))
-    taken = take_in(view, (news,), own=NodeId("n1"), going=lambda _: None)
+    news = Change(key, value and Reading()(key, value), Revision(1))
+    taken = take_in(view, (news,), own=NodeId("n1"), going=lambda _: None, changing=lambda _: None)
     assert taken.touched == frozenset()
     assert (view.predictors, view.models, view.nodes) == ({}, {}, {})
 

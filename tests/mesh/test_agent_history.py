@@ -6,7 +6,7 @@ import pytest
 
 from mesh.agent.history import MAX_ENTRIES, History
 from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.records import CopyState
+from mesh.core.records import CopyState, Predictor
 from mesh.core.view import View
 from mesh.runtime.port import Progress
 from tests.support.builders import copy, model_of, node, predictor
@@ -31,6 +31,8 @@ class Story:
 
     def sees(self, *records) -> None:
         for record in records:
+            if isinstance(record, Predictor):
+                self.history.keep(record.name)
             for name in self.view.put(record):
                 self.history.look(name)
 

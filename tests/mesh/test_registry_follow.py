@@ -13,7 +13,7 @@ import pytest
 
 from mesh.core.errors import Unavailable
 from mesh.core.ids import Revision
-from mesh.registry.follow import Follower, as_bytes
+from mesh.registry.follow import AsBytes, Follower
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.port import Batch, Change, Compacted, Entry, Put, Registry, Snapshot
 from tests.support.virtual_time import VirtualLoop
@@ -91,7 +91,7 @@ def commit(revision: int, *keys: str, deleted: tuple[str, ...] = ()) -> Batch:
 async def following(store: ScriptedStore, told: Told) -> AsyncIterator[Follower]:
     """A follower that has read the script to its end."""
     follower = Follower(
-        cast(Registry, store), as_bytes, told.sink, on_reset=told.on_reset, pause=told.pause
+        cast(Registry, store), AsBytes, told.sink, on_reset=told.on_reset, pause=told.pause
     )
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         task = group.create_task(follower.run())
@@ -222,7 +222,7 @@ async def test_mark_moves_the_revision_without_a_call():
 
 async def test_wait_synced_ends_with_the_first_listing_even_when_it_is_empty():
     registry, told = MemoryRegistry(), Told()
-    follower = Follower(registry, as_bytes, told.sink)
+    follower = Follower(registry, AsBytes, told.sink)
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         waiting = group.create_task(follower.wait_synced())
         await asyncio.sleep(0)
@@ -235,7 +235,7 @@ async def test_wait_synced_ends_with_the_first_listing_even_when_it_is_empty():
 
 async def test_caught_up_waits_until_the_sink_has_the_revision():
     registry, told = MemoryRegistry(), Told()
-    follower = Follower(registry, as_bytes, told.sink)
+    follower = Follower(registry, AsBytes, told.sink)
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         running = group.create_task(follower.run())
         await follower.wait_synced()
@@ -256,7 +256,7 @@ async def test_caught_up_returns_when_the_store_goes_back_in_time():
         await gate.wait()
 
     store = ScriptedStore(listing(7, a=5), DOWN, listing(2, "two", b=2))
-    follower = Follower(cast(Registry, store), as_bytes, told.sink, pause=pause)
+    follower = Follower(cast(Registry, store), AsBytes, told.sink, pause=pause)
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         running = group.create_task(follower.run())
         await follower.wait_synced()
@@ -272,7 +272,7 @@ async def test_caught_up_returns_when_the_store_goes_back_in_time():
 def test_caught_up_gives_up_on_a_revision_that_never_comes():
     async def wait() -> None:
         with pytest.raises(Unavailable, match="revision 9 of the store was not seen in 30 s"):
-            await Follower(MemoryRegistry(), as_bytes, Told().sink).caught_up(Revision(9))
+            await Follower(MemoryRegistry(), AsBytes, Told().sink).caught_up(Revision(9))
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(wait())
@@ -280,7 +280,7 @@ def test_caught_up_gives_up_on_a_revision_that_never_comes():
 
 async def test_follower_is_current_only_while_its_store_is_there():
     told, store = Told(), ScriptedStore(listing(7, a=5))
-    assert not Follower(cast(Registry, store), as_bytes, told.sink).is_current
+    assert not Follower(cast(Registry, store), AsBytes, told.sink).is_current
     async with following(store, told) as follower:
         assert follower.is_current
         store.is_away = True
@@ -289,7 +289,7 @@ async def test_follower_is_current_only_while_its_store_is_there():
 
 async def test_follower_of_a_prefix_catches_up_with_commits_elsewhere():
     registry, told = MemoryRegistry(), Told()
-    follower = Follower(registry, as_bytes, told.sink, prefix="quiet/")
+    follower = Follower(registry, AsBytes, told.sink, prefix="quiet/")
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         running = group.create_task(follower.run())
         await follower.wait_synced()
@@ -303,4 +303,4 @@ async def test_error_of_the_sink_ends_the_run():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await Follower(MemoryRegistry(initial={"a": b""}), as_bytes, refuse).run()
+        await Follower(MemoryRegistry(initial={"a": b""}), AsBytes, refuse).run()

@@ -15,7 +15,7 @@ from mesh.ops.clock import monotonic_s
 from mesh.peers.links import Links
 from mesh.peers.tls import NODE_NAME, NodeTls
 from mesh.registry.etcd_settings import EtcdSettings
-from mesh.registry.follow import Follower, as_bytes
+from mesh.registry.follow import AsBytes, Follower
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.messages import PART_ENTRIES
 from mesh.registry.peer import PeerRegistry
@@ -113,7 +113,7 @@ async def test_who_follows_a_store_that_restarts_is_told_what_it_lost(
     lost: list[frozenset[str]] = []
     follower = Follower(
         asked,
-        as_bytes,
+        AsBytes,
         lambda changes: seen.update({it.key: it.value for it in changes}),
         on_reset=lost.append,
     )
