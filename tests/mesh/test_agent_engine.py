@@ -753,3 +753,15 @@ async def test_predictor_of_before_the_runtime_came_up_is_loaded_once_it_is():
         await asyncio.sleep(5)
         runtime.come_back()
         await until(lambda: model in runtime.loaded)
+
+
+async def test_what_changes_in_a_predictor_of_which_nothing_was_told_is_told():
+    async with engine() as e:
+        key = records.predictor_key(predictor("p").name)
+        for generation in (1, 2):  # without its model, so that nothing else happens to it
+            await e.registry.commit(
+                [Put(key, records.encode(predictor("p", generation=generation)))]
+            )
+            await e.settle()
+        told = [it.what for it in e.node.history.of(predictor("p").name)]
+        assert told == ["Created", "Configured"]
