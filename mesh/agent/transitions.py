@@ -117,8 +117,8 @@ class Transitions:
                 del self._fills[model]
                 self._fill(model, tries)
         self._fill_some(A_TICK)
-        if len(self._to_offer) < FEW:  # a set keeps the size that it once had
-            self._to_offer = set(self._to_offer)
+        if len(self._to_offer) + len(self._line) < FEW:  # tables keep the size that they once had
+            self._to_offer, self._line = set(self._to_offer), dict(self._line)
         for runtimes in set(self._awaiting.values()):
             self._loader.wish(runtimes)
 
@@ -129,8 +129,6 @@ class Transitions:
                 return
             model = next(iter(self._line))
             del self._line[model]
-            if not self._line:
-                self._line.clear()  # a table keeps the size that it once had
             self._fill(model, 1 if self._loader.is_alone else FILLS)
 
     def forget(self, model: ModelId) -> None:

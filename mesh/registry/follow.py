@@ -196,8 +196,7 @@ class Follower(Generic[Value]):
             if change.value is None:
                 self._known.drop(change.key)
             else:
-                folder, rest = split(change.key)
-                self._known.put(folder, read.shared(rest), read.shared(change.revision))
+                self._known.put(change.key, change.revision, read.shared)
         self._revision = revision
         self._moved.ring()
 
@@ -250,9 +249,6 @@ class _Listing(Generic[Value]):
         """In the order of their revisions; deletions are the last, and none where it went back."""
         keys = map(operator.add, self._folders, self._rests)
         found = zip(keys, self._values, self._revisions, strict=True)
-        puts = sorted((Change(*it) for it in found), key=_revision)
+        puts = sorted((Change(*it) for it in found), key=operator.attrgetter("revision"))
         gone = [] if self.went_back else sorted(self.unseen)
         return (*puts, *(Change(key, None, self.revision) for key in gone))
-
-
-_revision = operator.attrgetter("revision")

@@ -4,7 +4,8 @@ A key is kept as its folder and the rest: the rest is mostly the name of a recor
 memory already, and may be the same object.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from mesh.core.ids import Revision
 
@@ -35,8 +36,10 @@ class Known:
         folder, rest = split(key)
         return self._folders.get(folder, {}).get(rest)
 
-    def put(self, folder: str, rest: str, revision: Revision) -> None:
-        self._folders.setdefault(folder, {})[rest] = revision
+    def put(self, key: str, revision: Revision, shared: Callable[[Any], Any]) -> None:
+        """`shared` gives the object to keep for an equal one."""
+        folder, rest = split(key)
+        self._folders.setdefault(folder, {})[shared(rest)] = shared(revision)
 
     def drop(self, key: str) -> None:
         folder, rest = split(key)
