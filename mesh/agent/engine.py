@@ -26,6 +26,7 @@ from mesh.agent.monitor import monitor
 from mesh.agent.pulse import Pulse
 from mesh.agent.questions import Questions
 from mesh.agent.reach import Reach
+from mesh.agent.recall import Company
 from mesh.agent.remote import RemoteCopy
 from mesh.agent.reseed import Reseed
 from mesh.agent.resolve import Hold, resolve
@@ -46,7 +47,7 @@ from mesh.core.view import View
 from mesh.ops.clock import REAL_CLOCK, Clock
 from mesh.ops.tasks import Tasks
 from mesh.peers.port import Ask, Outcome, Peers
-from mesh.registry.follow import Follower
+from mesh.registry.follow import Follower, Past
 from mesh.registry.port import Registry
 from mesh.runtime.port import KeyChanged, Progress, Runtime, RuntimeEvent, RuntimeInfo
 from mesh.wire import records
@@ -98,8 +99,9 @@ class Node:
         )
         self._doubts = Doubts(identity.id, self.view, self.reach, self._believe)
         self._lookup = Lookup(registry, self.follower)
-        self._reseed = Reseed(self.view, registry, self._believe)
-        self.pulse = Pulse(identity.id, registry, self.follower, clock)
+        company = Company(identity.id, self.view, self.reach)
+        self._reseed = Reseed(self.view, self.follower, registry, company, self._believe)
+        self.pulse = Pulse(identity.id, registry, self.follower, clock, self._reseed.settled)
         claims = None
         if identity.address:
             is_served = self._is_served_elsewhere
@@ -428,12 +430,10 @@ class Node:
         ]
         return frozenset(name for node in moved for name in self.view.names_on(node))
 
-    def _reset(self, missing: frozenset[str]) -> None:
+    def _reset(self, missing: frozenset[str], past: Past) -> None:
         """The store lost data, or is another one."""
         self._announcer.doubt()
-        live = [node for node in self.view.nodes if not self.reach.is_down(node)]
-        order = rendezvous(str(self.follower.revision), live)
-        self._reseed.reset(missing, rank=order.index(self.identity.id))
+        self._reseed.reset(missing, past)
         self._doubts.reset(missing)
 
     def _errand_ended(self, model: ModelId) -> None:

@@ -27,7 +27,10 @@ PULSE = "pulse/"
 
 
 class Pulse:
-    """`beat_s` is when it last beat, in monotonic seconds; `is_fresh` may be asked at any time."""
+    """`beat_s` is when it last beat, in monotonic seconds; `is_fresh` may be asked at any time.
+
+    `settled` returns once it is known what is left of a store that lost data.
+    """
 
     def __init__(
         self,
@@ -35,12 +38,14 @@ class Pulse:
         registry: Registry,
         follower: Follower[Any],
         clock: Clock,
+        settled: Callable[[], Awaitable[None]],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._key = PULSE + own
         self._registry = registry
         self._follower = follower
         self._clock = clock
+        self._settled = settled
         self._pause = pause
         self._fresh = asyncio.Event()
         self._fresh.set()
@@ -77,4 +82,5 @@ class Pulse:
                 # revisions are lower than what is known of the one before.
                 revision = await self._registry.commit([Put(self._key, b"")])
                 await self._follower.until_at(self._key, revision)
+                await self._settled()
                 await self._registry.commit([Delete(self._key)])

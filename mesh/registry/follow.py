@@ -3,7 +3,8 @@
 Whenever the watch ends (history compacted, connection lost) the store is listed again, and what
 differs from the view is delivered as changes: nothing is lost, deletions included. A store that
 went back in time (restored from a backup, or wiped) deletes nothing: its keys are delivered, and
-`on_reset` learns which keys it does not have; whether those go is for their owner to say.
+`on_reset` learns which keys it does not have, and how far the store of before was seen; whether the
+keys go is for their owner to say.
 
 It knows keys and revisions, not values: the view belongs to the sink. Values are read as they come,
 so that a large store is never held as bytes.
@@ -13,6 +14,7 @@ import asyncio
 import operator
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from mesh.core.errors import Unavailable
@@ -44,6 +46,14 @@ LAST_PAUSE_S = 1.0
 CATCH_UP_S = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A store that is no more, and up to which revision of it all was delivered."""
+
+    store_id: str
+    revision: Revision
+
+
 class AsBytes:
     """For followers of values as they are."""
 
@@ -59,7 +69,7 @@ class Follower(Generic[Value]):
 
     `reader` is called for each listing and each commit; what it makes reads values for the sink.
     All of them are synchronous and must not fail: an error ends `run`. `on_reset` is called after
-    the new listing was delivered, with the keys that only the store of before had.
+    the new listing was delivered, with the keys that only the store of before had, and that store.
     """
 
     def __init__(
@@ -69,7 +79,7 @@ class Follower(Generic[Value]):
         sink: Sink[Value],
         *,
         prefix: str = "",
-        on_reset: Callable[[frozenset[str]], None] | None = None,
+        on_reset: Callable[[frozenset[str], Past], None] | None = None,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._registry = registry
@@ -94,6 +104,10 @@ class Follower(Generic[Value]):
     def knows(self, key: str) -> bool:
         """Whether the store has this key, as far as it was followed."""
         return key in self._known
+
+    def knows_any(self, folder: str) -> bool:
+        """Whether the store has a key in this folder, as far as it was followed."""
+        return self._known.has_any(folder)
 
     async def until_known(self, key: str) -> None:
         """Returns once the store has this key."""
@@ -178,14 +192,14 @@ class Follower(Generic[Value]):
 
     def _catch_up(self, listing: "_Listing[Value]") -> None:
         """Delivers how the listing differs from what is known. Await-free: one step of the view."""
-        gone = listing.unseen
+        gone, past = listing.unseen, Past(self._store_id or "", self._revision)
         if listing.went_back:
             self._resets += 1
             self._known.clear()
         self._store_id = listing.store_id
         self._deliver(listing.changes(), listing.revision, listing.read)
         if listing.went_back and self._on_reset is not None:
-            self._on_reset(frozenset(gone))
+            self._on_reset(frozenset(gone), past)
 
     def _deliver(
         self, changes: tuple[Change[Value], ...], revision: Revision, read: Read[Value]

@@ -32,6 +32,10 @@ class Known:
             for rest in rests:
                 yield folder + rest
 
+    def has_any(self, folder: str) -> bool:
+        """Whether there is a key in this folder, which ends in the separator."""
+        return bool(self._folders.get(folder))
+
     def get(self, key: str) -> Revision | None:
         folder, rest = split(key)
         return self._folders.get(folder, {}).get(rest)

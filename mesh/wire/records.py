@@ -32,8 +32,9 @@ NODES = "nodes/"
 CLAIMS = "claims/"
 RUNTIMES = "runtimes/"
 WANTED = "wanted/"
-# No record: see agent.seeded.
+# No records: see agent.seeded, agent.recall.
 SEEDED = "mesh/seeded"
+RECALLS = "recalls/"
 NO_PARAMETERS: Mapping[str, str] = {}
 Value = TypeVar("Value")
 

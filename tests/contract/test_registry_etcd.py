@@ -41,7 +41,9 @@ class Seen:
 @asynccontextmanager
 async def following(registry: EtcdRegistry) -> AsyncIterator[Seen]:
     seen = Seen()
-    follower = Follower(registry, AsBytes, seen.take, on_reset=seen.missing.append)
+    follower = Follower(
+        registry, AsBytes, seen.take, on_reset=lambda missing, _: seen.missing.append(missing)
+    )
     running = asyncio.get_running_loop().create_task(follower.run())
     try:
         await follower.wait_synced()

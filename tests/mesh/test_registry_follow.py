@@ -13,7 +13,7 @@ import pytest
 
 from mesh.core.errors import Unavailable
 from mesh.core.ids import Revision
-from mesh.registry.follow import AsBytes, Follower
+from mesh.registry.follow import AsBytes, Follower, Past
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.port import Batch, Change, Compacted, Entry, Put, Registry, Snapshot
 from tests.support.virtual_time import VirtualLoop
@@ -63,13 +63,15 @@ class Told:
     def __init__(self) -> None:
         self.calls: list[list[tuple[str, bytes | None, int]]] = []
         self.resets: list[set[str]] = []
+        self.pasts: list[tuple[str, int]] = []
         self.pauses_s: list[float] = []
 
     def sink(self, changes: tuple[Change, ...]) -> None:
         self.calls.append([(change.key, change.value, change.revision) for change in changes])
 
-    def on_reset(self, missing: frozenset[str]) -> None:
+    def on_reset(self, missing: frozenset[str], past: Past) -> None:
         self.resets.append(set(missing))
+        self.pasts.append((past.store_id, past.revision))
 
     async def pause(self, pause_s: float) -> None:
         self.pauses_s.append(pause_s)
@@ -161,6 +163,7 @@ async def test_store_that_went_back_deletes_nothing_and_names_what_it_lacks(afte
     told, store = await played(listing(7, a=5, b=6), DOWN, after_return)
     assert [[key for key, *_ in call] for call in told.calls] == [["a", "b"], ["b"]]
     assert told.resets == [{"a"}]
+    assert told.pasts == [("one", 7)]
     assert store.watched_after == [7, after_return.revision]
 
 

@@ -18,7 +18,7 @@ from mesh.wire.pb import wml_management_pb2 as pb
 from tests.support.builders import RUNTIME, copy
 from tests.support.fake_runtime import MB, FakeRuntime
 from tests.support.stand import free_ports
-from tests.support.world import World, eventually, world
+from tests.support.world import World, begin, eventually, world
 
 
 @asynccontextmanager
@@ -300,16 +300,20 @@ async def test_failure_of_what_is_not_there_is_not_found():
         assert await refused(forget(asked)) == (grpc.StatusCode.NOT_FOUND, "node 'x' not found")
 
 
-async def test_nothing_is_deleted_from_a_store_that_is_being_filled_again():
+async def test_changes_wait_while_the_store_is_being_filled_again():
     registry = MemoryRegistry()
     async with pair(registry) as (left, _):
         await left.apply("p")
         await left.reaches("p", "Loaded  UpToDate")
         await registry.commit([Delete(records.SEEDED)])
-        call = left.manage.Delete(pb.DeleteRequest(name="p"))
-        code, words = await refused(call)
-        assert code is grpc.StatusCode.UNAVAILABLE
-        assert words == "the store has lost its data and is being filled: try again"
+
+        async def delete() -> None:
+            await left.manage.Delete(pb.DeleteRequest(name="p"))
+
+        changes = [begin(delete()), begin(left.apply("q"))]
+        done, _ = await asyncio.wait(changes, timeout=0.3)
+        assert not done
+        assert set(left.running.node.view.predictors) == {"p"}
         await registry.commit([Put(records.SEEDED, b"1")])
-        await left.manage.Delete(pb.DeleteRequest(name="p"))
-        await eventually(lambda: not left.running.node.view.predictors)
+        await asyncio.wait(changes)
+        await eventually(lambda: set(left.running.node.view.predictors) == {"q"})

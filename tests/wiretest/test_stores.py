@@ -115,7 +115,7 @@ async def test_who_follows_a_store_that_restarts_is_told_what_it_lost(
         asked,
         AsBytes,
         lambda changes: seen.update({it.key: it.value for it in changes}),
-        on_reset=lost.append,
+        on_reset=lambda missing, _: lost.append(missing),
     )
     following = begin(follower.run())
     async with life(address) as store:
