@@ -178,7 +178,7 @@ def _show_runtime(view: View, key: Key) -> Resource | None:
 def _predictors_on(runtime: RuntimeRecord, view: View) -> int:
     """The Predictors with a model that may be placed on it."""
     only = {runtime.name: runtime}
-    models = [it.id for it in view.models.values() if supporting(it.source, only)]
+    models = [it.id for it in view.models.values() if supporting(it.common_source, only)]
     return len({name for model in models for name in view.names(model)})
 
 

@@ -343,7 +343,7 @@ class Node:
             case KeyChanged(key=key):
                 log.info("storage key changed", extra={"key": key})
                 for copy in self.holdings:
-                    if copy.model.source.storage_key == key:
+                    if copy.model.common_source.storage_key == key:
                         self.forgive(copy.id)
                 self._questions.forgive_key(key)
             case Progress():

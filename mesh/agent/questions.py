@@ -71,7 +71,7 @@ class Questions:
         """The same for all models with this storage key."""
         for model in self._lives.models():
             record = self._view.models.get(model)
-            if record is not None and record.source.storage_key == key:
+            if record is not None and record.common_source.storage_key == key:
                 self._lives.forgive(model)
 
     def has_failed_before(self, model: ModelId) -> bool:

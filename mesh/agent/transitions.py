@@ -182,7 +182,7 @@ class Transitions:
         record = self._view.models.get(model)
         if record is None:
             return False
-        runtimes = pending(record.source, self._view.nodes, self._view.runtimes)
+        runtimes = pending(record.common_source, self._view.nodes, self._view.runtimes)
         if runtimes:
             self._to_offer.add(model)
             predictors = [self._view.predictors[name] for name in self._view.names(model)]

@@ -26,6 +26,16 @@ def canonical_spec(spec: Mapping[str, object]) -> str:
     )
 
 
+def spec_path(canonical: str) -> str:
+    """The path in a canonical spec; "" where it has none."""
+    try:
+        fields = json.loads(canonical)
+    except ValueError:
+        return ""
+    path = fields.get("path") if isinstance(fields, dict) else None
+    return path if isinstance(path, str) else ""
+
+
 def spec_hash(spec: Mapping[str, object]) -> str:
     """The first ten hex digits of SHA-1 over the canonical spec; counts of copies are left out."""
     hashed = {field: value for field, value in spec.items() if field not in NOT_HASHED}

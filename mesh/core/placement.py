@@ -171,7 +171,7 @@ def _lacking_runtime(
     nodes: Iterable[NodeRecord], question: Question, _: Wish
 ) -> Mapping[NodeId, str]:
     offers = {(node.runtime, node.model_types) for node in nodes}
-    source = question.model.source
+    source = question.model.common_source
     verdicts = {offer: _offer_verdict(*offer, source) for offer in offers}
     if not any(verdicts.values()):
         return {}
@@ -275,7 +275,7 @@ def _wish(question: Question) -> Wish:
 
 
 def _constraint(question: Question) -> Constraint:
-    wanted = question.model.source.type
+    wanted = question.model.common_source.type
     for key in (str(wanted), wanted.name, DEFAULT_CONSTRAINT):
         if (constraint := question.constraints.get(key)) is not None:
             return constraint
@@ -327,13 +327,13 @@ def _coming(question: Question) -> tuple[RuntimeName, ...]:
     """The runtimes of which a node is to come before the model can be loaded."""
     if question.extra or remembered_failures(question.copies.values(), now=question.now):
         return ()
-    source, nodes = question.model.source, question.nodes
+    source, nodes = question.model.common_source, question.nodes
     found = awaited(source, nodes, question.runtimes, excluded=question.excluded)
     return tuple(runtime.name for runtime in found)
 
 
 def _refusal(question: Question, verdicts: Mapping[NodeId, str]) -> MeshError:
-    source, model = question.model.source, question.model.id
+    source, model = question.model.common_source, question.model.id
     if NO_ROOM in verdicts.values():
         return NoCapacity("no node has so much free", model=model)
     failures = remembered_failures(question.copies.values(), now=question.now)

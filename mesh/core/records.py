@@ -2,10 +2,10 @@
 what is written, by whom, is in docs/architecture.md; how, in `wire.records`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
+from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName, spec_path
 from mesh.core.spec import ModelSource, ModelType
 
 
@@ -64,14 +64,28 @@ class BackingModel:
 
     `predictor` is empty where nobody does. With `auto_delete` the model goes then; without, it
     stays until it is unregistered. Who refers is changed by `core.references` alone.
+
+    There are very many models, which mostly differ in their paths alone: `common_source` is the
+    source without its path where the spec says that, and may be one object for all of them.
     """
 
     id: ModelId
     predictor: PredictorName
     spec: str
-    source: ModelSource
+    common_source: ModelSource
     auto_delete: bool = True
     also: tuple[PredictorName, ...] = ()
+
+    def __post_init__(self) -> None:
+        path = self.common_source.path
+        if path and path == spec_path(self.spec):
+            object.__setattr__(self, "common_source", replace(self.common_source, path=""))
+
+    @property
+    def source(self) -> ModelSource:
+        """Made anew each time: where only the type or the runtime counts, ask `common_source`."""
+        path = self.common_source.path or spec_path(self.spec)
+        return replace(self.common_source, path=path)
 
 
 @dataclass(frozen=True, slots=True)

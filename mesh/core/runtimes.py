@@ -33,7 +33,7 @@ def missing_runtime(
     model: BackingModel, nodes: Iterable[NodeRecord], runtimes: Runtimes = NO_RUNTIMES
 ) -> NoSupportingRuntime | RuntimeNotRecognized | None:
     """Why no runtime of these may ever serve the model; None where one may."""
-    source = model.source
+    source = model.common_source
     if any(offered.supports(source) for node in nodes if (offered := offer(node)) is not None):
         return None
     if supporting(source, runtimes):

@@ -92,7 +92,7 @@ def model_state(model: ModelId, view: View, *, now: float) -> ModelState:
         return ModelState.STANDBY
     if missing_runtime(record, view.nodes.values(), view.runtimes) is not None:
         return ModelState.FAILED
-    is_pending = bool(pending(record.source, view.nodes, view.runtimes))
+    is_pending = bool(pending(record.common_source, view.nodes, view.runtimes))
     return ModelState.PENDING if is_pending else ModelState.STANDBY
 
 
@@ -129,7 +129,7 @@ def _unhealthy(model: ModelId, view: View, now: float) -> FailureInfo | None:
     record = view.models.get(model)
     if record is None or model_state(model, view, now=now) is not ModelState.PENDING:
         return None
-    since_s = unhealthy_since_s(pending(record.source, view.nodes, view.runtimes), now=now)
+    since_s = unhealthy_since_s(pending(record.common_source, view.nodes, view.runtimes), now=now)
     if since_s is None:
         return None
     return FailureInfo(RUNTIME_UNHEALTHY, RUNTIME_UNHEALTHY_MESSAGE, model, time_s=since_s)

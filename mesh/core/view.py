@@ -172,7 +172,7 @@ class View:
             name
             for model, record in self.models.items()
             if not any(it.state is CopyState.LOADED for it in self.copies(model).values())
-            and any(runtime.supports(record.source) for runtime in offers)
+            and any(runtime.supports(record.common_source) for runtime in offers)
             for name in self.names(model)
         )
         for name in sorted(names):

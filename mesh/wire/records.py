@@ -10,7 +10,14 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
-from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName, StorageKey
+from mesh.core.ids import (
+    ModelId,
+    NodeId,
+    PredictorName,
+    RuntimeName,
+    StorageKey,
+    spec_path,
+)
 from mesh.core.records import (
     BackingModel,
     CopyRecord,
@@ -84,9 +91,11 @@ def key_parts(key: str) -> tuple[str, tuple[str, ...]]:
 
 def encode(record: Record) -> bytes:
     """A record as compact JSON; equal records give equal bytes."""
-    return json.dumps(
-        asdict(record), default=_plain, sort_keys=True, separators=(",", ":")
-    ).encode()
+    fields = asdict(record)
+    if isinstance(record, BackingModel):
+        del fields["common_source"]
+        fields["source"] = asdict(record.source)
+    return json.dumps(fields, default=_plain, sort_keys=True, separators=(",", ":")).encode()
 
 
 class Pool:
@@ -99,6 +108,13 @@ class Pool:
 
     def __call__(self, value: Value) -> Value:
         kept: Value = self._kept.setdefault(value, value)
+        return kept
+
+    def made(self, key: Any, make: Callable[[], Value]) -> Value:
+        """What was made for an equal key, or is now."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        kept: Value = self._kept[key]
         return kept
 
 
@@ -142,24 +158,39 @@ def _predictor(fields: dict[str, Any], pool: Pool) -> Predictor:
 
 
 def _model(fields: dict[str, Any], pool: Pool) -> BackingModel:
-    source = fields["source"]
-    runtime = source.get("runtime")
+    spec = pool(fields.get("spec", ""))
     return BackingModel(
         id=ModelId(pool(fields["id"])),
         predictor=PredictorName(pool(fields["predictor"])),
-        spec=pool(fields.get("spec", "")),
-        source=ModelSource(
-            type=_model_type(source["type"], pool),
-            path=source["path"],
-            storage_key=StorageKey(pool(source["storage_key"])),
-            bucket=source.get("bucket", ""),
-            schema_path=source.get("schema_path", ""),
-            parameters=source.get("parameters") or NO_PARAMETERS,
-            runtime=None if runtime is None else RuntimeName(runtime),
-            key=source.get("key", ""),
-        ),
+        spec=spec,
+        common_source=_common_source(fields["source"], spec, pool),
         auto_delete=fields.get("auto_delete", True),
         also=tuple(PredictorName(name) for name in fields.get("also", ())),
+    )
+
+
+def _common_source(fields: dict[str, Any], spec: str, pool: Pool) -> ModelSource:
+    """That of a model, as BackingModel keeps it: one object for all that differ in the path alone.
+
+    There are very many: it is made only once.
+    """
+    if fields["path"] != spec_path(spec):
+        return _source(fields, pool)
+    fields["path"] = ""
+    return pool.made((ModelSource, repr(fields)), lambda: _source(fields, pool))
+
+
+def _source(fields: dict[str, Any], pool: Pool) -> ModelSource:
+    runtime = fields.get("runtime")
+    return ModelSource(
+        type=_model_type(fields["type"], pool),
+        path=fields["path"],
+        storage_key=StorageKey(pool(fields["storage_key"])),
+        bucket=fields.get("bucket", ""),
+        schema_path=fields.get("schema_path", ""),
+        parameters=fields.get("parameters") or NO_PARAMETERS,
+        runtime=None if runtime is None else RuntimeName(runtime),
+        key=fields.get("key", ""),
     )
 
 

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.core.ids import HASH_DIGITS, PredictorName, canonical_spec, model_id, spec_hash
+from mesh.core.ids import (
+    HASH_DIGITS,
+    PredictorName,
+    canonical_spec,
+    model_id,
+    spec_hash,
+    spec_path,
+)
 from tests.support.strategies import json_documents, names
 
 EMPTY = (None, "", {}, [], {"deep": {"deeper": None}})
@@ -31,6 +38,18 @@ def test_hash_of_the_documentations_example_is_the_one_it_names(secret_key, expe
 
 def test_canonical_spec_is_compact_sorted_and_keeps_its_letters():
     assert canonical_spec({"b": [1, True], "a": {"ö": "ü"}}) == '{"a":{"ö":"ü"},"b":[1,true]}'
+
+
+@given(st.text())
+def test_path_is_read_from_the_canonical_spec(path):
+    assert spec_path(canonical_spec(documented("k") | {"path": path})) == path
+
+
+@pytest.mark.parametrize(
+    "canonical", ["", "{", "[]", "{}", '{"path":1}', '{"storage":{"path":"a"}}']
+)
+def test_spec_without_a_path_has_an_empty_one(canonical):
+    assert spec_path(canonical) == ""
 
 
 @pytest.mark.parametrize("empty", EMPTY)

@@ -121,7 +121,7 @@ def test_copy_on_an_excluded_node_neither_serves_nor_is_waited_for():
 
 
 def test_named_runtime_is_the_only_one():
-    named = replace(MODEL, source=source(runtime="triton"))
+    named = replace(MODEL, common_source=source(runtime="triton"))
     triton = node("n2", runtime=RuntimeName("triton"), model_types=frozenset())
     decision = decide(question([node("n1"), triton], model=named))
     assert decision == Load(NodeId("n2"), {"n1": "its runtime mlserver-1.x does not serve triton"})
@@ -150,7 +150,7 @@ def test_model_that_failed_on_three_nodes_is_not_tried_on_a_fourth():
         ([], MODEL, NoSupportingRuntime),
         ([node(runtime=None)], MODEL, NoSupportingRuntime),
         ([node()], model_of("p", type_name="pytorch"), NoSupportingRuntime),
-        ([node()], replace(MODEL, source=source(runtime="no")), RuntimeNotRecognized),
+        ([node()], replace(MODEL, common_source=source(runtime="no")), RuntimeNotRecognized),
         ([node("n1", NodeState.DRAINING)], MODEL, Unavailable),
         ([node("n1", NodeState.FAILING)], MODEL, Unavailable),
     ],
@@ -255,7 +255,7 @@ def test_extra_copy_goes_to_the_zone_that_has_fewest():
 
 @pytest.mark.parametrize("key", ["sklearn:0", "sklearn", "_default"])
 def test_required_labels_are_those_of_the_model_type(key):
-    model = replace(MODEL, source=replace(MODEL.source, type=SKLEARN))
+    model = replace(MODEL, common_source=replace(MODEL.source, type=SKLEARN))
     asked = question(
         [node("n1", labels=frozenset("a")), node("n2", labels=frozenset("abc"))],
         model=model,
@@ -317,7 +317,7 @@ def questions(draw) -> Question:
         for node_id in draw(st.lists(st.sampled_from(NODE_IDS), unique=True, max_size=4))
     ]
     named = draw(st.sampled_from([None, "triton"]))
-    model = replace(MODEL, source=source(runtime=named))
+    model = replace(MODEL, common_source=source(runtime=named))
     labels = st.frozensets(st.sampled_from("xy"), max_size=1)
     return question(
         nodes,
@@ -446,7 +446,7 @@ def test_model_whose_runtimes_have_no_node_waits_for_one_of_them(nodes, excluded
 
 
 def test_model_for_a_named_runtime_waits_for_that_one_alone():
-    model = replace(MODEL, source=source(runtime="b"))
+    model = replace(MODEL, common_source=source(runtime="b"))
     asked = question(model=model, runtimes=runtimes("a", "b"))
     assert decide(asked) == Wait((), "its runtime has no node", (RuntimeName("b"),))
     other = question([node("n1")], model=model, runtimes=runtimes("a"))
@@ -454,7 +454,7 @@ def test_model_for_a_named_runtime_waits_for_that_one_alone():
 
 
 def test_runtime_that_supports_another_type_is_not_waited_for():
-    model = replace(MODEL, source=source(type_name="onnx"))
+    model = replace(MODEL, common_source=source(type_name="onnx"))
     error = error_of(question(model=model, runtimes=runtimes("a")))
     assert isinstance(error, NoSupportingRuntime)
 

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -215,8 +216,18 @@ def test_what_a_predictor_and_its_model_have_in_common_is_held_once():
     assert first.active is first.target is second.id
     assert first.name is second.predictor
     assert first.spec is second.spec
-    other = BackingModel(ModelId("b"), name, "{}", source)
+    other = BackingModel(ModelId("b"), name, '{"path":"b"}', replace(source, path="b"))
     third = decode(records.model_key(other.id), encode(other), pool)
     assert isinstance(third, BackingModel)
-    assert third.source.type is second.source.type
-    assert third.source.parameters is second.source.parameters
+    assert third.common_source is second.common_source
+    assert second == backing
+    assert (second.source, third.source) == (source, replace(source, path="b"))
+
+
+@pytest.mark.parametrize("path", ["", "not/that/of/the/spec"])
+def test_source_whose_path_the_spec_does_not_say_is_kept_as_it_is(path):
+    source = ModelSource(ModelType("sklearn"), path, StorageKey("k"))
+    model = BackingModel(ModelId("m"), PredictorName("p"), '{"storage":{"path":"a"}}', source)
+    read = decode(records.model_key(model.id), encode(model))
+    assert read == model
+    assert read.source == source

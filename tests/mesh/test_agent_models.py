@@ -57,7 +57,7 @@ async def test_registered_model_is_nobodys_and_stays():
     found = await find(registry, X.id)
     assert (found.model.predictor, found.model.auto_delete) == ("", False)
     with pytest.raises(AlreadyExists):
-        await register(registry, replace(X, source=source("y")))
+        await register(registry, replace(X, common_source=source("y")))
     await advance(registry, P, to(P), now)
     with pytest.raises(NotAsExpected, match=r"^model '.*' is in use by predictor 'p'$"):
         await unregister(registry, X.id)

@@ -104,7 +104,7 @@ def backing_models() -> st.SearchStrategy[BackingModel]:
         id=names().map(ModelId),
         predictor=names().map(PredictorName),
         spec=texts(),
-        source=sources(),
+        common_source=sources(),
         auto_delete=st.booleans(),
         also=st.lists(names().map(PredictorName), max_size=2).map(tuple),
     )
