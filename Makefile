@@ -10,6 +10,7 @@ MLSERVER_MORE := .run/venvs/mlserver-more
 BENCH := .run/venvs/bench
 FUZZ := .run/venvs/fuzz
 BIN := $(VENV)/bin
+COVER := --cov=mesh --cov=router --cov-branch --cov-report=
 PB := mesh/wire/pb
 
 # Where `make run` keeps what survives a restart.
@@ -47,8 +48,14 @@ lint: $(VENV)/.done proto-check  ## Run the linters, the type check and the impo
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint deploy/images/Dockerfile deploy/images/Dockerfile.mlserver
 
-test: setup lint  ## Set up, lint, and run every test.
-	$(BIN)/pytest --cov=mesh --cov=router --cov-branch --cov-report=
+# Tests on Kubernetes mostly wait, so they run beside the others; what they said comes after.
+test: setup lint kube-packages kube-tools  ## Set up, lint, and run every test.
+	mkdir -p build; rm -f .coverage .coverage.*
+	COVERAGE_FILE=.coverage.kube WML_KUBE=wanted nice -n 5 $(BIN)/pytest tests/kube $(COVER) >build/test-kube.log 2>&1 & kube=$$!; \
+	trap 'kill $$kube 2>/dev/null || true' EXIT; status=0; \
+	COVERAGE_FILE=.coverage.others $(BIN)/pytest --ignore=tests/kube $(COVER) || status=$$?; \
+	wait $$kube || status=$$?; cat build/test-kube.log; exit $$status
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under=90
 	$(BIN)/coverage report --skip-covered --include='mesh/core/*,mesh/wire/*' --fail-under=100
 

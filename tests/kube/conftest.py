@@ -1,8 +1,8 @@
 """One cluster for the whole folder, a namespace a test; and an API server without any node.
 
-Tests on an API server alone run wherever its binaries are in the cache. Those on a node are run by
-`make test-kube`, which sets `WML_KUBE=required`: then what cannot be had fails. Elsewhere they are
-skipped, and say why.
+Tests on an API server alone run wherever its binaries are in the cache. Those on a node run where
+`WML_KUBE` is set: `make test` says `wanted`, and what cannot be had is skipped and says why; `make
+test-kube` says `required`, and then it fails.
 """
 
 import itertools
@@ -34,8 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """With a node, and the images of the shipped manifests."""
-    if not _is_required():
-        _skip("those on a node are run by make test-kube")
+    if not _wish():
+        _skip("those on a node are run by make test and make test-kube")
     if why := unable():
         _skip(f"no cluster here: {why}")
     cluster = Cluster(f"test-{os.getpid()}")
@@ -80,12 +80,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"tests/kube: skipped, {why}", yellow=True)
 
 
-def _is_required() -> bool:
-    return os.environ.get("WML_KUBE") == "required"  # noqa: TID251 - a switch of the suite
+def _wish() -> str:
+    return os.environ.get("WML_KUBE", "")  # noqa: TID251 - a switch of the suite
 
 
 def _skip(why: str) -> None:
-    if _is_required():
+    if _wish() == "required":
         pytest.fail(why, pytrace=False)
     _left_out.append(why)
     pytest.skip(why)
