@@ -152,14 +152,15 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
+def dump(resource: Json) -> str:
+    """A resource as a file for people."""
+    return yaml.dump(resource, Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
+
+
 def texts() -> dict[str, str]:
     """The files, by name."""
-    made = {}
-    for kind in KINDS:
-        crd = definition(kind)
-        body = yaml.dump(crd, Dumper=_Plain, sort_keys=False, width=100, allow_unicode=True)
-        made[f"{crd['metadata']['name']}.yaml"] = HEADER + body
-    return made
+    crds = [definition(kind) for kind in KINDS]
+    return {f"{crd['metadata']['name']}.yaml": HEADER + dump(crd) for crd in crds}
 
 
 def main(folder: Path) -> None:
