@@ -16,6 +16,7 @@ from typing import Protocol
 from mesh.controller.certificates import CertificateKeeper, KubeSecrets
 from mesh.controller.doors import Doors, Measures
 from mesh.controller.estate import Estate
+from mesh.controller.fence import FencedKube, fenced
 from mesh.controller.leader import Election, Leases
 from mesh.controller.management import Connections
 from mesh.controller.names import INTERNAL_PORT, INTERNAL_SERVICE
@@ -77,12 +78,12 @@ class Controller:
     ) -> None:
         self.is_leading = False
         self.leader = ""
-        self._kube = kube
+        self._election = Election(kube, place.home, place.identity, clock)
+        self._kube = FencedKube(kube, self._is_sure)
         self._mesh = mesh
         self._place = place
         self._clock = clock
-        self._election = Election(kube, place.home, place.identity, clock)
-        self.estate = Estate(kube, place.told, self._branch)
+        self.estate = Estate(self._kube, place.told, self._branch)
 
     @property
     def sites(self) -> dict[str, Site]:
@@ -110,12 +111,15 @@ class Controller:
 
     def _branch(self, namespace: str) -> Branch:
         kube, clock, folder = self._kube, self._clock, self._place.tls
-        connected = self._mesh(namespace).connected
+        connected = fenced(self._mesh(namespace).connected, self._is_sure)
         site = Site(kube, namespace, self._place.installation, connected, clock)
         if folder is None:
             return Branch(site, None)
         secrets = KubeSecrets(kube, namespace)
         return Branch(site, CertificateKeeper(secrets, namespace, folder / namespace, clock.wall_s))
+
+    def _is_sure(self) -> bool:
+        return self._election.is_sure
 
     def _waits(self, holder: str) -> None:
         if holder != self.leader:

@@ -6,7 +6,7 @@ duration by our own clock, whatever times stand in it.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -49,7 +49,14 @@ class Election:
         self._clock = clock
         self._name = name
         self._lease: Json | None = None
+        # When what renewed it was sent: others see it later than that.
+        self._renewed_s = float("-inf")
         self._seen: tuple[str, float] = ("", 0.0)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether we lead for certain: nobody else can have begun to."""
+        return self._age_s() < GIVE_UP_S
 
     async def lead(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Returns once we lead; `on_wait` is told who does until then."""
@@ -59,16 +66,17 @@ class Election:
 
     async def keep(self) -> None:
         """Renews the lead, for ever. Raises LostLead."""
-        renewed_s = self._clock.monotonic_s()
         while True:
             await asyncio.sleep(RENEW_S)
             try:
-                assert self._lease is not None  # noqa: S101 - we lead
-                self._lease = await self._leases.replace(self._renewed(self._lease))
-                renewed_s = self._clock.monotonic_s()
+                # One that was frozen asks as well: its lead may still be there.
+                async with asyncio.timeout(max(GIVE_UP_S - self._age_s(), RENEW_S)):
+                    assert self._lease is not None  # noqa: S101 - we lead
+                    await self._hold(self._leases.replace, self._lease)
+            except TimeoutError as error:
+                raise LostLead("no answer to its renewal") from error
             except KubeFailed as error:
-                is_over = self._clock.monotonic_s() - renewed_s > GIVE_UP_S
-                if error.status == CONFLICT or is_over:
+                if error.status == CONFLICT or not self.is_sure:
                     raise LostLead(str(error)) from error
                 log.warning("lead not renewed", extra={"problem": str(error)})
 
@@ -76,28 +84,45 @@ class Election:
         """Lets another one lead at once."""
         if self._lease is None:
             return
-        spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        self._renewed_s = float("-inf")
         try:
-            await self._leases.replace({**self._lease, "spec": spec})
-        except KubeFailed as error:
+            async with asyncio.timeout(RENEW_S):
+                await self._give_back()
+        except (KubeFailed, TimeoutError) as error:
             log.info("lease not given back", extra={"problem": str(error)})
+
+    async def _give_back(self) -> None:
+        # It is read again, as the answer to the last renewal may not have been heard.
+        found = await self._leases.get(LEASE, self._namespace, self._name)
+        if found is None or found["spec"].get("holderIdentity") != self._identity:
+            return
+        spec = {**found["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        await self._leases.replace({**found, "spec": spec})
+
+    async def _hold(self, write: Callable[[Json], Awaitable[Json]], lease: Json) -> None:
+        sent_s = self._clock.monotonic_s()
+        self._lease = await write(self._renewed(lease))
+        self._renewed_s = sent_s
 
     async def _try(self, on_wait: Callable[[str], None]) -> bool:
         try:
             found = await self._leases.get(LEASE, self._namespace, self._name)
             if found is None:
-                self._lease = await self._leases.create(self._renewed(self._new()))
+                await self._hold(self._leases.create, self._new())
                 return True
             holder = str(found["spec"].get("holderIdentity") or "")
             if holder not in ("", self._identity) and not self._is_over(found):
                 on_wait(holder)
                 return False
-            self._lease = await self._leases.replace(self._renewed(found))
+            await self._hold(self._leases.replace, found)
         except KubeFailed as error:
             if error.status != CONFLICT:
                 log.warning("cannot stand for election", extra={"problem": str(error)})
             return False
         return True
+
+    def _age_s(self) -> float:
+        return self._clock.monotonic_s() - self._renewed_s
 
     def _is_over(self, lease: Json) -> bool:
         version = str(lease["metadata"]["resourceVersion"])

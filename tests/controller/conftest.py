@@ -14,6 +14,7 @@ VIRTUAL = (
     "test_site.py",
     "test_estate.py",
     "test_killed.py",
+    "test_fence.py",
 )
 
 

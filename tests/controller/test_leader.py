@@ -9,6 +9,18 @@ from tests.support.kube_memory import MemoryKube
 from tests.support.virtual_time import CLOCK, loop_time_s
 
 
+class MuteKube(MemoryKube):
+    """`is_mute`: what is written is done, and nobody hears of it."""
+
+    is_mute = False
+
+    async def replace(self, obj: dict) -> dict:
+        answer = await super().replace(obj)
+        if self.is_mute:
+            await asyncio.Event().wait()
+        return answer
+
+
 def election(kube: MemoryKube, name: str) -> Election:
     return Election(kube, "ns", name, CLOCK)
 
@@ -81,3 +93,37 @@ async def test_lead_that_somebody_took_is_lost_at_once():
     async with asyncio.timeout(RENEW_S + 1):
         with pytest.raises(LostLead):
             await keeping
+
+
+async def test_lead_whose_renewal_gets_no_answer_is_given_up_before_another_one_can_have_it():
+    kube = MuteKube()
+    one = election(kube, "one")
+    await one.lead()
+    kube.is_mute = True
+    began_s = loop_time_s()
+    with pytest.raises(LostLead):
+        await one.keep()
+    assert GIVE_UP_S <= loop_time_s() - began_s < DURATION_S
+    assert not one.is_sure
+
+
+async def test_lead_is_given_back_though_its_last_renewal_was_not_heard():
+    kube = MuteKube()
+    one = election(kube, "one")
+    await one.lead()
+    kube.is_mute = True
+    keeping = begin(one.keep())
+    await asyncio.sleep(RENEW_S + 1)
+    keeping.cancel()
+    kube.is_mute = False
+    await one.resign()
+    assert holder(kube) == ""
+
+
+async def test_lead_that_another_one_has_is_not_given_back():
+    kube = MemoryKube()
+    one = election(kube, "one")
+    await one.lead()
+    await election(kube, "two").lead()
+    await one.resign()
+    assert holder(kube) == "two"
