@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.support import kube_audit
 from tests.support.kube_tools import binaries
 from tests.support.waiting import until
 
@@ -106,6 +107,7 @@ class ControlPlane:
             *("--service-account-signing-key-file", folder / "sa.key"),
             *("--service-account-issuer=https://kubernetes.default.svc", "--allow-privileged"),
             *("--authorization-mode=Node,RBAC", "--token-auth-file", folder / "tokens.csv"),
+            *kube_audit.options(folder),
         )
         self._wait("get", "--raw=/readyz")
 
