@@ -84,6 +84,8 @@ class Reflector:
         if item is None:
             self.objects.pop(name, None)
         else:
+            # Who wrote which field takes as much as the spec, and nobody here asks for it.
+            item["metadata"].pop("managedFields", None)
             self.objects[name] = item
         self._changed(name, item)
 

@@ -24,6 +24,19 @@ async def following(kube: MemoryKube):
     await asyncio.wait([running])
 
 
+async def test_who_wrote_which_field_is_not_kept():
+    kube = MemoryKube()
+    owned = {"name": "a", "namespace": "ns", "managedFields": [{"manager": "kubectl"}]}
+    kube.put(config_map("a") | {"metadata": owned})
+    async with following(kube) as (reflector, _):
+        await reflector.synced.wait()
+        assert "managedFields" not in reflector.objects["a"]["metadata"]
+        kube.put(config_map("a", k="1") | {"metadata": owned})
+        await asyncio.sleep(0.1)
+        assert reflector.objects["a"]["data"] == {"k": "1"}
+        assert "managedFields" not in reflector.objects["a"]["metadata"]
+
+
 async def test_what_is_there_and_each_change_is_told():
     kube = MemoryKube()
     kube.put(config_map("a"))
