@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import mesh_lab
+from tests.support.mesh_lab import Lab
 from tests.support.mesh_mlserver import MLServers
 from tests.support.mesh_stand import MeshStand, mesh_stand
 from tests.support.s3 import S3Server
 from tests.support.stand import MLSERVER_BIN, ROOT, Stand, standing
+
+_left_out: set[str] = set()
 
 
 @pytest.fixture
@@ -23,6 +27,38 @@ def make_mesh(
         return partial(mesh_stand, tmp_path / "mesh")
     servers = MLServers(tmp_path / "mlservers", request.getfixturevalue("mnist"))
     return partial(mesh_stand, tmp_path / "mesh", mlservers=servers)
+
+
+@pytest.fixture
+def make_lab_mesh(
+    request: pytest.FixtureRequest,
+) -> Callable[..., AbstractAsyncContextManager[MeshStand]]:
+    """As `make_mesh`, each node in a network of its own: the test is run in a pytest of its own."""
+    if mesh_lab.is_inside():
+        return partial(request.getfixturevalue("make_mesh"), lab=Lab())
+    if why := mesh_lab.unable():
+        _left_out.add(why)
+        pytest.skip(why)
+    return mesh_stand  # nobody calls it: see the hook
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if "make_lab_mesh" not in pyfuncitem.fixturenames or mesh_lab.is_inside():
+        return None
+    config = pyfuncitem.config
+    timeout_s = float(config.getoption("timeout") or config.getini("timeout"))
+    options = [f"--timeout={timeout_s - 10}"]  # it says where it hangs before it is killed
+    options += ["--long"] if config.getoption("--long") else []
+    if said := mesh_lab.run_inside(pyfuncitem.nodeid, options):
+        pytest.fail(said, pytrace=False)
+    return True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says aloud what was left out, which -q would hide."""
+    for why in sorted(_left_out):
+        terminalreporter.write_line(f"tests/e2e: packets are not dropped, {why}", yellow=True)
 
 
 @pytest.fixture(scope="session")

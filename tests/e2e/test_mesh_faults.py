@@ -9,7 +9,8 @@ from functools import partial
 
 from tests.support.mesh_checks import until_quiet
 from tests.support.mesh_client import OK, MeshClient, cut_short, one_of
-from tests.support.mesh_stand import MakeMesh, MeshNode, MeshStand
+from tests.support.mesh_predictors import apply_some, held_by, until_all_answer
+from tests.support.mesh_stand import MakeMesh
 
 MB = 1_000_000
 # A client's own keepalive, and that of the nodes, notice a peer that does not answer.
@@ -20,9 +21,9 @@ LOAD_S = 1.0
 
 async def test_killed_node_costs_what_was_in_flight_on_it(make_mesh: MakeMesh, is_long: bool):
     async with make_mesh(capacity_bytes=10 * MB, traits="load=0.05") as stand:
-        names = await _predictors(stand, 12)
+        names = await apply_some(stand, 12)
         for victim in stand.nodes if is_long else stand.nodes[1:2]:
-            await _until_all_answer(stand, names)
+            await until_all_answer(stand, names)
             async with MeshClient(stand.publics, stand.versions) as client:
                 async with client.traffic(one_of(names), 100):
                     await asyncio.sleep(1)
@@ -44,11 +45,11 @@ async def test_frozen_node_is_routed_around_and_wakes_up_without_old_answers(
     make_mesh: MakeMesh, is_long: bool
 ):
     async with make_mesh(capacity_bytes=10 * MB, traits="load=0.05") as stand:
-        names = await _predictors(stand, 9)
+        names = await apply_some(stand, 9)
         await stand.apply("updated", "version=old")
-        await _until_all_answer(stand, [*names, "updated"])
+        await until_all_answer(stand, [*names, "updated"])
         frozen = (await stand.holders(stand.versions.latest("updated")))[0]
-        deleted = (await _held_by(stand, names, [frozen]))[0]
+        deleted = (await held_by(stand, names, [frozen]))[0]
         names.remove(deleted)
         async with (
             MeshClient(stand.publics, stand.versions) as client,
@@ -80,11 +81,11 @@ async def test_frozen_node_is_routed_around_and_wakes_up_without_old_answers(
 
 async def test_cut_between_nodes_is_routed_around(make_mesh: MakeMesh, is_long: bool):
     async with make_mesh(capacity_bytes=10 * MB, traits="load=0.05", is_cuttable=True) as stand:
-        names = await _predictors(stand, 9)
-        await _until_all_answer(stand, names)
+        names = await apply_some(stand, 9)
+        await until_all_answer(stand, names)
         lonely, *others = stand.nodes
-        here = await _held_by(stand, names, [lonely])
-        there = await _held_by(stand, names, others)
+        here = await held_by(stand, names, [lonely])
+        there = await held_by(stand, names, others)
         assert here
         assert there
         assert stand.cuts is not None
@@ -105,13 +106,13 @@ async def test_cut_between_nodes_is_routed_around(make_mesh: MakeMesh, is_long: 
             lost = client.lost_but_for(partial(cut_short, fault_s=cut_s, within_s=CUT_S))
             assert lost == [], client.summary()
         await until_quiet(stand)
-        await _until_all_answer(stand, names)
+        await until_all_answer(stand, names)
 
 
 async def test_rolling_restart_is_not_seen(make_mesh: MakeMesh, is_long: bool):
     async with make_mesh(capacity_bytes=12 * MB, traits=f"load={LOAD_S}") as stand:
-        names = await _predictors(stand, 20)
-        await _until_all_answer(stand, names)
+        names = await apply_some(stand, 20)
+        await until_all_answer(stand, names)
         async with MeshClient(stand.publics, stand.versions) as client:
             async with client.traffic(one_of(names), 100, burst=10):
                 for _ in range(3 if is_long else 1):
@@ -126,25 +127,3 @@ async def test_rolling_restart_is_not_seen(make_mesh: MakeMesh, is_long: bool):
             slow = [asked for asked in client.asked if asked.end_s - asked.start_s > LOAD_S]
             assert slow == [], client.summary()
         await until_quiet(stand)
-
-
-async def _predictors(stand: MeshStand, count: int) -> list[str]:
-    names = [f"p{number}" for number in range(count)]
-    for name in names:
-        await stand.apply(name, f"version={name}")
-    return names
-
-
-async def _until_all_answer(stand: MeshStand, names: list[str]) -> None:
-    """Each is loaded, and every node knows it."""
-    for name in names:
-        await stand.until_settled(name)
-    async with MeshClient(stand.publics, stand.versions) as client:
-        for name in names:
-            for _ in stand.nodes:
-                assert (await client.ask(name)).outcome == OK, client.summary()
-
-
-async def _held_by(stand: MeshStand, names: list[str], nodes: list[MeshNode]) -> list[str]:
-    held = set.union(*[await node.runtime.index() for node in nodes if node.runtime])
-    return [name for name in names if stand.versions.latest(name) in held]

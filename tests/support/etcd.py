@@ -35,7 +35,8 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Etcd:
-    """One member. `certificates`: a folder with `ca.crt`, `tls.crt` and `tls.key`."""
+    """One member. `certificates`: a folder with `ca.crt`, `tls.crt` and `tls.key`; `enter`: what
+    its command begins with, where it lives at a `host` of its own."""
 
     folder: Path
     port: int
@@ -43,6 +44,8 @@ class Etcd:
     peers: Sequence[int] = ()
     certificates: Path | None = None
     arguments: Sequence[str] = ()
+    host: str = "127.0.0.1"
+    enter: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -51,7 +54,7 @@ class Etcd:
 
     @property
     def endpoint(self) -> str:
-        return f"{'https' if self.certificates else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.certificates else 'http'}://{self.host}:{self.port}"
 
     def settings(self, **changed: str) -> EtcdSettings:
         """With a root prefix that nobody has yet."""
@@ -104,7 +107,7 @@ class Etcd:
     def _is_listening(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
             return True
         return False
 
@@ -113,6 +116,7 @@ class Etcd:
         cluster = ",".join(f"member-{port}=http://127.0.0.1:{port}" for port in peers)
         peer_url = f"http://127.0.0.1:{self.peer_port}"
         command: list[str | Path] = [
+            *self.enter,
             BINARIES / "etcd",
             f"--name={self.name}",
             f"--data-dir={self.folder / 'data'}",

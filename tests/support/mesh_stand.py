@@ -2,7 +2,7 @@
 
 Node N lives on 127.A.B.(10+N) with the ports that it has everywhere, where A and B are the stand's
 own, so that stands do not meet. The faults are those of processes: killed, frozen, told to leave,
-cut off from each other (see `mesh_cut`).
+cut off from each other (by `mesh_cut`, or in a `mesh_lab` by the kernel).
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 from tests.support.etcd import ALONE, Etcd
 from tests.support.mesh_cut import CuttingProxies
+from tests.support.mesh_lab import Lab
 from tests.support.mesh_mlserver import MLServerRuntime, MLServers
 from tests.support.mesh_versions import Versions
 from tests.support.spi_runtime_client import SpiRuntime
@@ -68,7 +69,8 @@ async def eventually(
 
 @dataclass
 class MeshNode:
-    """One node and the runtime beside it. `announced` is where other nodes are told to call."""
+    """One node and the runtime beside it. `announced` is where other nodes are told to call,
+    `enter` what its command begins with."""
 
     index: int
     host: str
@@ -77,6 +79,7 @@ class MeshNode:
     runtime: SpiRuntime | MLServerRuntime | None
     announced: str = ""
     options: Sequence[str] = ()
+    enter: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     is_frozen: bool = field(default=False, init=False)
     past_lives: int = field(default=0, init=False)
@@ -108,7 +111,7 @@ class MeshNode:
         return re.findall(r"wml-serving node (\S+) is up", self.log())
 
     def start(self) -> None:
-        command: list[Any] = [BIN / "wml-serving", "node", "--store", self.store]
+        command: list[Any] = [*self.enter, BIN / "wml-serving", "node", "--store", self.store]
         command += ["--name", f"node{self.index}", "--listen", self.public]
         command += ["--internal", self.internal, "--operations", f"{self.host}:2112"]
         command += ["--rest-listen", f"{self.host}:8008"]
@@ -213,7 +216,7 @@ class MeshNode:
 @dataclass
 class MeshStand:
     """`cuts` is None where the nodes speak to each other directly, `mlservers` where the runtimes
-    are `spi_runtime`."""
+    are `spi_runtime`, `lab` where all are on loopback."""
 
     folder: Path
     sockets: Path
@@ -228,6 +231,7 @@ class MeshStand:
     calls_at_once: int = 0
     is_any_allowed: bool = False
     cuts: CuttingProxies | None = None
+    lab: Lab | None = None
     nodes: list[MeshNode] = field(default_factory=list)
     mlservers: MLServers | None = None
     versions: Versions = field(default_factory=Versions)
@@ -243,7 +247,9 @@ class MeshStand:
         runtime = self._runtime(index, host) if has_runtime else None
         announced = "" if self.cuts is None else self.cuts.open(f"{self.subnet}.{100 + index}:8034")
         node = MeshNode(
-            index, host, self.folder, self.store, runtime, announced, (*self.options, *options)
+            *(index, host, self.folder, self.store, runtime, announced),
+            options=(*self.options, *options),
+            enter=_enter(self.lab, host),
         )
         self.nodes.append(node)
         if self.cuts is not None:
@@ -371,17 +377,23 @@ class MeshStand:
             calls_at_once=self.calls_at_once,
             is_any_allowed=self.is_any_allowed,
             kind=self.kind,
+            enter=_enter(self.lab, host),
         )
 
 
 @contextlib.asynccontextmanager
 async def mesh_stand(
-    folder: Path, *, nodes: int = 3, is_cuttable: bool = False, **settings: Any
+    folder: Path,
+    *,
+    nodes: int = 3,
+    is_cuttable: bool = False,
+    lab: Lab | None = None,
+    **settings: Any,
 ) -> AsyncIterator[MeshStand]:
     """Nodes that are ready; everything is stopped at the end."""
     folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing runs yet
-    port, peer_port = fixed_ports(2)
-    etcd = Etcd(folder / "etcd", port, peer_port, arguments=ALONE)
+    subnet = _subnet() if lab is None else lab.subnet
+    etcd = _etcd(folder / "etcd", subnet, lab)
     # Not in the test's folder: the path of a socket may have 107 bytes.
     with contextlib.ExitStack() as stack:
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mesh-")))
@@ -395,10 +407,11 @@ async def mesh_stand(
             folder,
             sockets,
             etcd,
-            _subnet(),
+            subnet,
             store,
             secret["root_prefix"],
             cuts=cuts,
+            lab=lab,
             **settings,
         )
         try:
@@ -428,6 +441,16 @@ async def small_mesh(folder: Path, *, nodes: int = 2, **settings: Any) -> AsyncI
         finally:
             for node in stand.nodes:
                 await node.close()
+
+
+def _etcd(folder: Path, subnet: str, lab: Lab | None) -> Etcd:
+    port, peer_port = fixed_ports(2)
+    host = "127.0.0.1" if lab is None else f"{subnet}.2"
+    return Etcd(folder, port, peer_port, arguments=ALONE, host=host, enter=_enter(lab, host))
+
+
+def _enter(lab: Lab | None, host: str) -> list[str]:
+    return [] if lab is None else lab.enter(host)
 
 
 def _subnet() -> str:

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ ASK_S = 10.0
 
 @dataclass
 class SpiRuntime:
-    """`spi` and `data` are its gRPC targets; it outlives the node beside it."""
+    """`spi` and `data` are its gRPC targets; it outlives the node beside it. `enter`: what its
+    command begins with."""
 
     spi: str
     data: str
@@ -32,11 +34,12 @@ class SpiRuntime:
     calls_at_once: int = 0
     is_any_allowed: bool = False
     kind: str = OURS
+    enter: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
         """Does not wait; see `until_ready`."""
-        command = [sys.executable, "-m", "tests.support.spi_runtime"]
+        command = [*self.enter, sys.executable, "-m", "tests.support.spi_runtime"]
         command += ["--spi", self.spi, "--data", self.data, "--adapter", self.kind]
         command += ["--capacity", str(self.capacity_bytes), "--traits", self.traits]
         command += ["--at-once", str(self.at_once), "--calls-at-once", str(self.calls_at_once)]
