@@ -16,6 +16,7 @@ PACKAGES = {
     "containerd": "containerd",
     "runc": "runc",
     BRIDGE: "containernetworking-plugins",
+    "ip": "iproute2",
     "iptables": "iptables",
     "conntrack": "conntrack",
     "kubectl": "kubernetes-client",

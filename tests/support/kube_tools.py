@@ -19,7 +19,7 @@ COREDNS = "v1.15.0"
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
 NODE = ("kubelet", "kube-proxy", "coredns", "pause")
 COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
-PACKAGES = "containerd runc containernetworking-plugins iptables conntrack"
+PACKAGES = "containerd runc containernetworking-plugins iproute2 iptables conntrack"
 PAUSE = """package main
 
 import (
