@@ -17,6 +17,7 @@ from tests.support import kube_tools
 from tests.support.etcd import free_ports
 from tests.support.kube_cluster import Cluster, unable
 from tests.support.kube_control_plane import ControlPlane, Ports
+from tests.support.kube_installation import Servers
 
 # Bringing up the cluster counts into the first test's time.
 TIMEOUT_S = 420
@@ -45,6 +46,14 @@ def cluster() -> Iterator[Cluster]:
         _skip(f"the cluster does not come up, its logs are kept: {error}")
     yield cluster
     cluster.down()
+
+
+@pytest.fixture(scope="session")
+def servers(cluster: Cluster) -> Servers:
+    """On their way up; they stay as long as the cluster does."""
+    servers = Servers(cluster)
+    servers.start()
+    return servers
 
 
 @pytest.fixture

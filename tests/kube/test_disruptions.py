@@ -3,27 +3,25 @@
 Each test finds the example Predictor Loaded, and leaves it so.
 """
 
-import json
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.kube.test_walkthrough import (
+from tests.support.kube_cluster import Cluster
+from tests.support.kube_installation import (
+    CONTROLLER,
     FILE,
-    NAME,
+    LOADED,
     RUNTIME,
     UP_S,
     Namespace,
     install_block,
 )
-from tests.support.kube_cluster import Cluster
+from tests.support.kube_load import Load
 from tests.support.stand import ROOT
 from tests.support.waiting import until
 
-LOADED = ("sklearn", "true", "Loaded", "-", "UpToDate")
 RUNTIME_PODS = "wmlserving.ai.ibm.com/runtime"
-CONTROLLER = "deployment/wmlserving-controller"
 # A pod that goes waits for connections to age and for its last requests.
 GONE_S = 180
 # After a lease of 15 s, another takes over.
@@ -40,29 +38,6 @@ def running(cluster: Cluster) -> Iterator[Namespace]:
     namespace.until_row(*LOADED, deadline_s=UP_S)
     yield namespace
     namespace.shell(install_block("kubectl delete"))
-
-
-class Load:
-    """50 requests a second through the Service, for as long as the block lasts."""
-
-    def __init__(self, namespace: Namespace) -> None:
-        python = ROOT / ".venv/bin/python"
-        target = f"{namespace.address()}:8033"
-        self._process = subprocess.Popen(
-            namespace.cluster.command(python, "-m", "tests.support.kube_load", target, NAME),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.asked = 0
-        self.failures: list[str] = []
-
-    def __enter__(self) -> "Load":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        told = json.loads(self._process.communicate(timeout=90)[0])
-        self.asked, self.failures = told["asked"], told["failures"]
 
 
 def pods(namespace: Namespace, selector: str) -> set[str]:

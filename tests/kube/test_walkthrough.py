@@ -3,13 +3,12 @@
 Each test finds the example Predictor Loaded, and leaves it so.
 """
 
-import base64
-import itertools
 import json
 import re
 import shlex
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -18,17 +17,26 @@ import pytest
 from mesh.ops.clock import wall_s
 from tests.support.kube_cluster import Cluster
 from tests.support.kube_control_plane import DELETED_S
+from tests.support.kube_gate import Gate
 from tests.support.kube_images import OURS
+from tests.support.kube_installation import (
+    CONTROLLER,
+    FILE,
+    KEY,
+    LOADED,
+    LOADED_S,
+    NAME,
+    ROUTER,
+    RUNTIME,
+    UP_S,
+    Namespace,
+    install_block,
+    rows,
+)
 from tests.support.kube_pods import said_by
 from tests.support.stand import MNIST, ROOT
 from tests.support.waiting import until
 
-NAME = "example-mnist-predictor"
-FILE = "deploy/example-predictors/example-mlserver-sklearn-mnist-predictor.yaml"
-INSTALL = (ROOT / "docs/install.md").read_text()
-README = (ROOT / "README.md").read_text()
-KEY = "wml-serving-example-models"
-RUNTIME = "deployment/wml-serving-mlserver-1.x"
 # In a pod with our image: the digit by gRPC, and by REST.
 CLIENT = """
 import json, sys, urllib.request
@@ -47,85 +55,8 @@ url = f"http://wml-serving:8008/v2/models/{asked['model_name']}/infer"
 with urllib.request.urlopen(url, json.dumps({"inputs": [tensor]}).encode(), 60) as answer:
     print(json.load(answer)["outputs"][0]["data"][0])
 """
-UP_S, LOADED_S, SEEN_S, KEY_S = 120, 90, 30, 2
-
-
-class Namespace:
-    """kubectl where the documentation has set the namespace."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-
-    def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 150) -> str:
-        return self.cluster.kubectl(
-            "--namespace=wml-serving", *arguments, stdin=stdin, timeout_s=timeout_s
-        )
-
-    def shell(self, block: str, timeout_s: float = 150) -> str:
-        """A block of the documentation."""
-        environment = f"KUBECONFIG={self.cluster.kubeconfig}"
-        return self.cluster.run("env", environment, "bash", "-ec", block, timeout_s=timeout_s)
-
-    def row(self) -> list[str]:
-        """TYPE to TRANSITION of the Predictor, as the table shows them; `-` for empty ones."""
-        head, *rows = self.kubectl("get", "predictors").splitlines()
-        columns = [match.start() for match in re.finditer(r"\S+", head)] + [None]
-        (row,) = [row for row in rows if row.startswith(f"{NAME} ")]
-        cells = [row[a:b].strip() or "-" for a, b in itertools.pairwise(columns)]
-        return cells[1:6]
-
-    def until_row(self, *cells: str, deadline_s: float = LOADED_S) -> None:
-        until(lambda: self.row() == list(cells), self.story, deadline_s)
-
-    def replicas(self) -> int:
-        """Of the runtime's Deployment, as it is told."""
-        told = self.kubectl("get", RUNTIME, "--ignore-not-found", "-o=jsonpath={.spec.replicas}")
-        return int(told or "0")
-
-    def status(self) -> dict[str, object]:
-        got = json.loads(self.kubectl("get", "predictor", NAME, "-o=json"))
-        return dict(got["status"])
-
-    def change(self, path: str) -> None:
-        patch = json.dumps({"spec": {"path": path}})
-        self.kubectl("patch", "predictor", NAME, "--type=merge", f"--patch={patch}")
-
-    def key(self, name: str) -> dict[str, str]:
-        """What a key of storage-config holds."""
-        secret = json.loads(self.kubectl("get", "secret", "storage-config", "-o=json"))
-        return dict(json.loads(base64.b64decode(secret["data"][name])))
-
-    def patch_key(self, name: str, key: dict[str, str]) -> None:
-        patch = json.dumps({"stringData": {name: json.dumps(key)}})
-        self.kubectl("patch", "secret", "storage-config", f"--patch={patch}")
-
-    def address(self) -> str:
-        """The Service as the node reaches it, also without an API server."""
-        return self.kubectl("get", "service", "wml-serving", "-o=jsonpath={.spec.clusterIP}")
-
-    def answer(self, host: str = "localhost", timeout_s: int = 60) -> dict[str, object]:
-        """The README's request by grpcurl; from `localhost` there is a port-forward."""
-        blocks = re.findall(r"^```\w*\n(.*?)^```", README, re.S | re.M)
-        (block,) = [block for block in blocks if "grpcurl -plaintext -proto" in block]
-        command = block.replace("grpcurl", str(ROOT / ".venv/bin/grpcurl"), 1)
-        command = command.replace("localhost:8033", f"{host}:8033")
-        return dict(json.loads(self.cluster.run("bash", "-ec", command, timeout_s=timeout_s)))
-
-    def story(self) -> str:
-        """What a reader of a failure wants to know."""
-        parts = [
-            self.kubectl("get", "predictors,servingruntimes,deployments,pods"),
-            self.kubectl("get", "predictors", "-o", "jsonpath={.items[*].status}"),
-            self.kubectl("get", "events", "--sort-by=.lastTimestamp")[-2000:],
-            self.kubectl("logs", "deployment/wmlserving-controller", "--tail=15"),
-        ]
-        return "\n".join(parts)
-
-
-def install_block(*words: str) -> str:
-    blocks = re.findall(r"^```sh.*?\n(.*?)^```", INSTALL, re.S | re.M)
-    (found,) = [block for block in blocks if all(word in block for word in words)]
-    return str(found)
+TABLE = r"```text\n( *NAME +TYPE +AVAILABLE.*?)^ *```"
+SEEN_S, KEY_S = 30, 2
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +64,7 @@ def installed(cluster: Cluster) -> Iterator[Namespace]:
     """As docs/install.md says; uninstalled the same way."""
     namespace = Namespace(cluster)
     namespace.shell(install_block("kubectl apply --server-side", "quickstart"))
-    for deployment in ("wmlserving-controller", "wml-serving-router", "wml-serving-s3"):
-        ready = ("rollout", "status", f"deployment/{deployment}", f"--timeout={UP_S}s")
-        try:
-            namespace.kubectl(*ready)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{namespace.story()}") from error
+    namespace.until_up(CONTROLLER, ROUTER, "deployment/wml-serving-s3")
     yield namespace
     namespace.shell(install_block("kubectl delete"), timeout_s=DELETED_S)
 
@@ -148,14 +74,14 @@ def loaded(installed: Namespace) -> Namespace:
     """The example Predictor, applied and Loaded; nothing runs before it."""
     assert installed.replicas() == 0, installed.story()
     installed.kubectl("apply", "-f", str(ROOT / FILE))
-    installed.until_row("sklearn", "true", "Loaded", "-", "UpToDate")
+    installed.until_row(*LOADED)
     return installed
 
 
 @contextmanager
 def forwarding(namespace: Namespace, port: int) -> Iterator[None]:
     """The port of the Service on localhost."""
-    forward = ("--namespace=wml-serving", "port-forward", "service/wml-serving", str(port))
+    forward = (f"--namespace={namespace.name}", "port-forward", "service/wml-serving", str(port))
     kubeconfig = ("--kubeconfig", namespace.cluster.kubeconfig)
     with namespace.cluster.process("kubectl", *kubeconfig, *forward) as process:
         assert process.stdout is not None
@@ -201,10 +127,54 @@ def test_key_that_is_patched_is_used_by_the_pod_within_two_seconds(loaded: Names
     loaded.patch_key("patched", good)
     patched_s = wall_s()
     until(lambda: loaded.kubectl(*state) == "Loaded", loaded.story, SEEN_S)
-    log = loaded.kubectl("logs", RUNTIME, "--container=mlserver-adapter", "--timestamps")
-    said = [line.split()[0] for line in log.splitlines() if "storage key changed" in line]
+    said = seen_keys(loaded, "patched")
     assert datetime.fromisoformat(said[-1]).timestamp() - patched_s < KEY_S
     loaded.kubectl("delete", "predictor", "patched")
+
+
+def seen_keys(namespace: Namespace, name: str) -> list[str]:
+    """When the pod took notice of changes of that storage key."""
+    log = namespace.kubectl("logs", RUNTIME, "--container=mlserver-adapter", "--timestamps")
+    said = [line.partition(" ")[::2] for line in log.splitlines() if "storage key changed" in line]
+    return [time for time, event in said if json.loads(event)["key"] == name]
+
+
+@pytest.fixture
+def gate(loaded: Namespace) -> Iterator[Gate]:
+    """Before the S3 server; the storage key `gated` leads there, and the pod knows it."""
+    with Gate(loaded.cluster, f"http://{loaded.address('wml-serving-s3')}:8333") as gate:
+        loaded.patch_key("gated", loaded.key(KEY) | {"endpoint_url": gate.endpoint_url})
+        until(lambda: seen_keys(loaded, "gated"), loaded.story, SEEN_S)
+        yield gate
+
+
+def test_table_at_each_step_is_that_of_the_documentation(loaded: Namespace, gate: Gate):
+    (table,) = re.findall(TABLE, (ROOT / "docs/kubernetes.md").read_text(), re.S | re.M)
+    first, loaded_first, second, loaded_second, failed = [row[1:6] for row in rows(table)]
+    loaded.kubectl("delete", "predictor", NAME)
+    gate.hold("mnist")
+    loaded.apply("sklearn", "sklearn/mnist-svm.joblib", "gated")
+    gate.wait_for_held()
+    loaded.until_row(*first)
+    head, *_ = loaded.kubectl("get", "predictors").splitlines()
+    assert head.split() == table.splitlines()[0].split()
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(loaded.answer, loaded.address())
+        gate.release()
+        assert "outputs" in waiting.result()
+    loaded.until_row(*loaded_first)
+    gate.hold("mnist")
+    loaded.apply("xgboost", "xgboost/mnist.json", "gated")
+    gate.wait_for_held()
+    loaded.until_row(*second)
+    served = loaded.answer(loaded.address())["modelName"]
+    gate.release()
+    loaded.until_row(*loaded_second)
+    assert loaded.answer(loaded.address())["modelName"] != served
+    loaded.apply("xgboost", "xgboost/absent.json", "gated")
+    loaded.until_row(*failed)
+    loaded.apply("sklearn", "sklearn/mnist-svm.joblib")
+    loaded.until_row(*LOADED)
 
 
 def test_runtime_pods_have_three_containers(loaded: Namespace):
@@ -228,10 +198,10 @@ def test_update_to_another_model_is_not_missed_by_a_request(forwarded: Namespace
         assert time.monotonic() < end_s, forwarded.story()
         answers.append(forwarded.answer())
     assert all("outputs" in answer for answer in answers)
-    forwarded.until_row("sklearn", "true", "Loaded", "-", "UpToDate")
+    forwarded.until_row(*LOADED)
     forwarded.change("sklearn/mnist-svm.joblib")
     until(lambda: forwarded.answer()["modelName"] == old, forwarded.story, LOADED_S)
-    forwarded.until_row("sklearn", "true", "Loaded", "-", "UpToDate")
+    forwarded.until_row(*LOADED)
 
 
 def test_failed_update_keeps_the_active_model_and_recovers(forwarded: Namespace):
@@ -242,7 +212,7 @@ def test_failed_update_keeps_the_active_model_and_recovers(forwarded: Namespace)
     events = forwarded.kubectl("get", "events", f"--field-selector=involvedObject.name={NAME}")
     assert "BlockedByFailedLoad" in events
     forwarded.change("sklearn/mnist-svm.joblib")
-    forwarded.until_row("sklearn", "true", "Loaded", "-", "UpToDate")
+    forwarded.until_row(*LOADED)
 
 
 def test_controller_killed_converges(forwarded: Namespace):
@@ -261,7 +231,7 @@ def test_controller_killed_converges(forwarded: Namespace):
     # The Deployment's own status may be from before the kill.
     controller = ("get", "pods", "-l", "app.kubernetes.io/component=controller", "--no-headers")
     until(lambda: " 1/1 " in forwarded.kubectl(*controller), forwarded.story, UP_S)
-    forwarded.until_row("sklearn", "true", "Loaded", "-", "UpToDate")
+    forwarded.until_row(*LOADED)
     after = forwarded.kubectl("get", "pods", "-l", "wmlserving.ai.ibm.com/runtime", "-o=name")
     assert after == before
 
@@ -278,7 +248,7 @@ def test_api_server_away_serving_goes_on(loaded: Namespace, is_long: bool):
     finally:
         loaded.cluster.plane.start_api()
     assert answers > 3
-    loaded.until_row("sklearn", "true", "Loaded", "-", "UpToDate", deadline_s=60)
+    loaded.until_row(*LOADED, deadline_s=60)
 
 
 def test_down_to_zero_after_grace_and_up_by_a_predictor(loaded: Namespace):
@@ -289,4 +259,4 @@ def test_down_to_zero_after_grace_and_up_by_a_predictor(loaded: Namespace):
     host = loaded.address()
     loaded.kubectl("apply", "-f", FILE)
     assert "outputs" in loaded.answer(host, timeout_s=90), "a request waits for the pods"
-    loaded.until_row("sklearn", "true", "Loaded", "-", "UpToDate")
+    loaded.until_row(*LOADED)

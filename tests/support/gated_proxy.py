@@ -67,17 +67,18 @@ class _Rules:
 class GatedProxy:
     """Listens while it is used as a context manager; `endpoint_url` is what clients get."""
 
-    def __init__(self, upstream_url: str) -> None:
+    def __init__(self, upstream_url: str, host: str = HOST) -> None:
         parts = urlsplit(upstream_url)
         assert parts.hostname is not None
         assert parts.port is not None
         self._rules = _Rules((parts.hostname, parts.port))
-        self._server = _Server((HOST, 0), self._rules)
+        self._server = _Server((host, 0), self._rules)
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
     @property
     def endpoint_url(self) -> str:
-        return f"http://{HOST}:{self._server.server_port}"
+        host, port = self._server.server_address[:2]
+        return f"http://{host}:{port}"
 
     def __enter__(self) -> "GatedProxy":
         self._thread.start()
