@@ -48,8 +48,8 @@ class ScaleToZero(Strict):
     )
     idle_seconds: Seconds = Field(
         default=0,
-        description="After this time without a request, a runtime's pods end, though Predictors use"
-        " it; the next request brings them back. 0: never.",
+        description="After this time without a request, and up to 15 s more, a runtime's pods end,"
+        " though Predictors use it; the next request brings them back. 0: never.",
     )
 
 

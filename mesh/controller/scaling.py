@@ -15,6 +15,9 @@ from enum import Enum
 
 from mesh.controller.config import ScaleToZero
 
+# Nodes tell of their last use in steps of ten seconds: it may be later by so much.
+TOLD_LATE_S = 15.0
+
 
 class Level(Enum):
     UP = "up"
@@ -96,7 +99,8 @@ def _unused(state: ScalingState, policy: ScaleToZero, now_s: float) -> ScalingSt
 def _idle_at_s(state: ScalingState, usage: Usage, policy: ScaleToZero) -> float | None:
     if not policy.idle_seconds:
         return None
-    times = (state.since_s, usage.wanted_s or 0.0, usage.last_use_s or 0.0)
+    last_use_s = 0.0 if usage.last_use_s is None else usage.last_use_s + TOLD_LATE_S
+    times = (state.since_s, usage.wanted_s or 0.0, last_use_s)
     return max(times) + policy.idle_seconds
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.controller.config import ScaleToZero
-from mesh.controller.scaling import Level, ScalingState, Usage, due_s, step
+from mesh.controller.scaling import TOLD_LATE_S, Level, ScalingState, Usage, due_s, step
 
 GRACE = ScaleToZero.model_validate({"gracePeriodSeconds": 60})
 IDLE = ScaleToZero.model_validate({"gracePeriodSeconds": 60, "idleSeconds": 300})
@@ -47,13 +47,22 @@ def test_switched_off_it_is_always_up():
 
 def test_unused_for_the_idle_time_goes_down_and_the_next_wish_brings_it_back():
     used = Usage(1, wanted_s=50.0, last_use_s=100.0)
-    assert due_s(UP, used, IDLE) == 400.0
-    assert step(UP, used, IDLE, 399.0) is UP
-    idle = step(UP, used, IDLE, 400.0)
+    assert due_s(UP, used, IDLE) == 400.0 + TOLD_LATE_S
+    assert step(UP, used, IDLE, 399.0 + TOLD_LATE_S) is UP
+    idle = step(UP, used, IDLE, 400.0 + TOLD_LATE_S)
     assert idle.level is Level.IDLE
     assert step(idle, used, IDLE, 9_000.0) is idle
     back = step(idle, Usage(1, wanted_s=50.1, last_use_s=100.0), IDLE, 500.0)
     assert back == ScalingState(Level.UP, 500.0)
+
+
+def test_idle_time_that_is_shorter_than_the_steps_in_which_uses_are_told_spares_one_in_use():
+    policy = ScaleToZero.model_validate({"idleSeconds": 5})
+    state = UP
+    for now_s in range(100, 200):
+        told_s = now_s - now_s % 11  # asked every second; told when the last is over 10 s old
+        state = step(state, Usage(1, last_use_s=float(told_s)), policy, float(now_s))
+        assert state.is_up
 
 
 def test_first_wish_ever_brings_an_idle_one_back():
