@@ -71,12 +71,12 @@ class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
         self._node = node
         self._forwarder = forwarder
         self._in_flight = 0
+        self._came_s = 0.0
         self._tasks = Tasks()
 
-    @property
-    def in_flight(self) -> int:
-        """How many calls have begun and not ended."""
-        return self._in_flight
+    def is_quiet(self, for_s: float) -> bool:
+        """Whether nothing is in flight, and nothing has come for so long."""
+        return not self._in_flight and monotonic_s() - self._came_s >= for_s
 
     def service(self, handler_call_details: Any) -> "Handler | None":
         metadata = dict(handler_call_details.invocation_metadata)
@@ -147,12 +147,13 @@ class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
             feeding.cancel()
 
     async def _enter(self, model: ModelId, context: Context) -> Copy:
+        self._came_s = monotonic_s()
         copy = self._node.copy(model)
-        if copy is None or not copy.is_loaded:
+        if self._node.has_left or copy is None or not copy.is_loaded:
             await self._refuse(context, Why.NOT_HERE)
         self._in_flight += 1
         assert copy is not None  # noqa: S101 - refusing ends the call
-        copy.enter(monotonic_s())
+        copy.enter(self._came_s)
         return copy
 
     def _leave(self, copy: Copy) -> None:

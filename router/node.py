@@ -202,9 +202,16 @@ async def _leave_clients(
 
 
 async def _leave_peers(internal: InternalServer, passed_on: PassedOn, node: Node) -> None:
+    """Peers that could not be told, since the store is away, learn it by a refusal for each model.
+
+    A call that is refused goes elsewhere, and one that a server cancels as it stops is lost.
+    """
     has_others = any(other != node.identity.id for other in node.view.nodes)
     if node.identity.address and has_others:
-        await _quiet(lambda: passed_on.in_flight, LEFT_S, LEFT_LIMIT_S)
+        left_s = monotonic_s()
+        await asyncio.sleep(LEFT_S)
+        while not passed_on.is_quiet(LEFT_S) and monotonic_s() < left_s + LEFT_LIMIT_S:  # noqa: ASYNC110
+            await asyncio.sleep(LEFT_S / 10)
     await internal.stop(None)
 
 

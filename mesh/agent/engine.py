@@ -89,6 +89,7 @@ class Node:
         self._announcer = Announcer(registry)
         self._announcing: asyncio.Task[None] | None = None
         self._handing_over: asyncio.Task[None] | None = None
+        self.has_left = False
         self._tasks = Tasks()
         self.history = History(self.view, clock.wall_s)
         self.reach = Reach(peers, self.view.nodes, self._reach_changed)
@@ -179,7 +180,8 @@ class Node:
             await asyncio.wait([self._handing_over], timeout=limit_s)
 
     async def withdraw(self) -> None:
-        """Takes this node and its copies out of the store; what it holds goes on serving."""
+        """Takes this node and its copies out of the store, for good; what is in flight goes on."""
+        self.has_left = True
         if self._announcing is not None:
             self._announcing.cancel()
             await asyncio.wait([self._announcing])

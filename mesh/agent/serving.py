@@ -24,6 +24,7 @@ class Host(Protocol):
     identity: Identity
     holdings: Holdings
     follower: Follower[Any]
+    has_left: bool
 
     async def fresh(self) -> None: ...
 
@@ -39,6 +40,8 @@ async def ensure_loaded(ask: Ask, host: Host) -> Outcome:
 
     Where to load was decided by who asks; here it is checked against what this node knows.
     """
+    if host.has_left:
+        return NotThere("the node has left", host.follower.revision)
     await host.fresh()
     await host.catch_up(ask.revision)
     purpose = Purpose(ask.purpose)

@@ -9,9 +9,10 @@ import pytest
 
 from mesh.agent.copy import Purpose
 from mesh.core.errors import ModelLoadFailed
-from mesh.core.ids import ModelId, NodeId, PredictorName
+from mesh.core.ids import ModelId, NodeId, PredictorName, Revision
 from mesh.core.records import CopyState, NodeState
 from mesh.core.transition import Applied
+from mesh.peers.port import Ask, LoadedThere, NotThere
 from mesh.registry.memory import MemoryRegistry
 from tests.support.builders import spec
 from tests.support.engine import Engine, engine, until
@@ -239,6 +240,17 @@ async def test_what_is_handed_over_evicts_only_what_was_used_long_before():
         (staying,) = [node for node in m.nodes if older in node.runtime.loaded]
         await leaving.node.leave(60)
         assert staying.runtime.loaded.keys() == {newer}
+
+
+async def test_node_that_has_left_says_of_no_model_that_it_is_there():
+    async with mesh(2) as m:
+        model = await use(m, "a")
+        (holder,) = [node for node in m.nodes if model in node.runtime.loaded]
+        ask = Ask(ModelId(model), Purpose.USE, Revision(0))
+        assert isinstance(await holder.node.ensure_loaded(ask), LoadedThere)
+        await holder.node.withdraw()
+        assert isinstance(await holder.node.ensure_loaded(ask), NotThere)
+        assert model in holder.runtime.loaded  # what is in flight goes on
 
 
 async def test_model_that_is_loaded_while_its_node_leaves_is_handed_over_too():

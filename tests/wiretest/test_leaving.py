@@ -1,0 +1,96 @@
+"""A node that leaves while the store is away: nobody is told, and what peers pass on ends well."""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from mesh.agent.holdings import Identity
+from mesh.core.errors import Unavailable
+from mesh.core.ids import NodeId, Revision
+from mesh.registry.port import Check, LeaseId, Op
+from tests.support.builders import RUNTIME
+from tests.support.fake_runtime import FakeRuntime
+from tests.support.fickle_registry import FickleRegistry
+from tests.support.world import World, eventually, world
+
+CALLERS = 8
+
+
+class AwayRegistry(FickleRegistry):
+    """One that takes nothing while it is cut off, and tells nothing new."""
+
+    is_cut = False
+
+    @property
+    def is_away(self) -> bool:
+        return self.is_cut
+
+    async def commit(self, ops: Sequence[Op], checks: Sequence[Check] = ()) -> Revision:
+        self._check()
+        return await super().commit(ops, checks)
+
+    async def grant(self, ttl_s: float) -> LeaseId:
+        self._check()
+        return await super().grant(ttl_s)
+
+    async def keep_alive(self, lease: LeaseId) -> None:
+        self._check()
+        await super().keep_alive(lease)
+
+    async def revoke(self, lease: LeaseId) -> None:
+        self._check()
+        await super().revoke(lease)
+
+    def _check(self) -> None:
+        if self.is_cut:
+            raise Unavailable("the store is away")
+
+
+async def test_calls_that_peers_pass_on_to_a_node_that_leaves_unannounced_are_all_answered():
+    registry = AwayRegistry()
+    async with AsyncExitStack() as stack, AsyncExitStack() as leaving:
+        holder = await leaving.enter_async_context(_node("n1", registry, FakeRuntime()))
+        asked = await stack.enter_async_context(
+            _node("n2", registry, FakeRuntime(capacity_bytes=1))
+        )
+        await holder.apply("p")
+        await holder.reaches("p", "Loaded  UpToDate")
+        third = await stack.enter_async_context(_node("n3", registry, FakeRuntime()))
+        await eventually(lambda: _knows(asked, 3) and _knows(holder, 3))
+        registry.is_cut = True
+        answers = _Answers(asked)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CALLERS):
+                group.create_task(answers.gather())
+            await eventually(lambda: answers.count > 100)
+            assert not third.plane.metadata
+            await leaving.aclose()
+            answers.is_enough = True
+        assert third.plane.metadata
+
+
+class _Answers:
+    """Calls one after another; each must be answered."""
+
+    def __init__(self, asked: World) -> None:
+        self._asked = asked
+        self.count = 0
+        self.is_enough = False
+
+    async def gather(self) -> None:
+        while not self.is_enough:
+            await self._asked.ask("p")
+            self.count += 1
+
+
+def _node(name: str, registry: AwayRegistry, runtime: FakeRuntime):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    identity = Identity(NodeId(name), RUNTIME, address=address)
+    return world(runtime, identity=identity, registry=registry, management=address)
+
+
+def _knows(one: World, count: int) -> bool:
+    node = one.running.node
+    return len(node.view.nodes) == count and node.is_ready
