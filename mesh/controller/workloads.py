@@ -25,6 +25,7 @@ from mesh.controller.scale_annotations import Autoscaling, autoscaling
 from mesh.wire.runtime_manifest import ServingRuntimeManifest
 
 HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 # Slower than a pod's start, so that a Deployment is not called failed while images are pulled.
 PROGRESS_DEADLINE_S = 1800
 
@@ -128,23 +129,35 @@ def deployment(runtime: Runtime, config: Config, place: Installation, *, is_up: 
                         RUNTIME_HASH: hashlib.sha256(_text(runtime).encode()).hexdigest()[:16],
                     },
                 },
-                "spec": {
-                    **pod_spec(runtime.manifest, config, place),
-                    "topologySpreadConstraints": [_spread(key, selector) for key in (HOST, ZONE)],
-                },
+                "spec": _spread(pod_spec(runtime.manifest, config, place), selector),
             },
         },
     }
 
 
-def _spread(key: str, selector: Json) -> Json:
-    return {
+def _spread(pod: Json, selector: Json) -> Json:
+    """Pods of a runtime go to different machines, and to different zones, where there are such.
+
+    Zones are not a second constraint: where nodes have no such label, as in many clusters of one's
+    own, Kubernetes would leave all of them out of the counting, and spread over nothing at all.
+    """
+    over_hosts = {
         "maxSkew": 1,
-        "topologyKey": key,
+        "topologyKey": HOST,
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": selector,
         # Pods of an older revision are about to go.
         "matchLabelKeys": ["pod-template-hash"],
+    }
+    over_zones = {
+        "weight": 100,
+        "podAffinityTerm": {"topologyKey": ZONE, "labelSelector": selector},
+    }
+    return {
+        **pod,
+        # What the runtime says of where its pods go is not added to.
+        "affinity": {"podAntiAffinity": {PREFERRED: [over_zones]}, **pod.get("affinity", {})},
+        "topologySpreadConstraints": [over_hosts],
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from mesh.controller.config import DEFAULTS, Config, read_config
 from mesh.controller.pods import grace_period_s
 from mesh.controller.scale_annotations import CLASS, LEAST, METRIC, MOST, TARGET
-from mesh.controller.workloads import workloads
+from mesh.controller.workloads import PREFERRED, workloads
 from mesh.ops.settings import AdapterSettings
 from mesh.wire.runtime_manifest import parse_runtime
 from router.cli.node import node_command
@@ -233,12 +233,24 @@ def test_node_selection_and_pull_secrets_are_those_of_file_and_config():
     chosen = {
         "nodeSelector": {"disk": "ssd"},
         "tolerations": [{"operator": "Exists"}],
-        "affinity": {"nodeAffinity": {}},
+        "affinity": {"nodeAffinity": {}, "podAntiAffinity": {}},
     }
     document["spec"].update(chosen, imagePullSecrets=[{"name": "own"}])
     spec = pod(document, read_config("imagePullSecrets: [ours]"))
     assert spec.items() >= chosen.items()
     assert spec["imagePullSecrets"] == [{"name": "ours"}, {"name": "own"}]
+
+
+def test_pods_are_spread_over_machines_where_there_are_no_zones():
+    """A node without the label of any constraint counts in none of them: see tests/kube."""
+    spec = pod(shipped())
+    (over_hosts,) = spec["topologySpreadConstraints"]
+    assert over_hosts["topologyKey"] == "kubernetes.io/hostname"
+    labels = made(shipped())["Deployment"]["spec"]["selector"]["matchLabels"]
+    assert over_hosts["labelSelector"]["matchLabels"] == labels
+    (over_zones,) = spec["affinity"]["podAntiAffinity"][PREFERRED]
+    assert over_zones["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
+    assert over_zones["podAffinityTerm"]["labelSelector"]["matchLabels"] == labels
 
 
 def test_custom_runtime_on_a_port_is_asked_there():
