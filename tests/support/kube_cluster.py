@@ -21,8 +21,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support import kube_images, kube_tools
-from tests.support.kube_control_plane import ControlPlane, Ports, process_of, tail
-from tests.support.kube_node_config import NODE_IP, write_node_config
+from tests.support.kube_control_plane import ControlPlane, Ports, process_of
+from tests.support.kube_node import JoinedNode, Node, enter_namespaces, entering, hierarchies
+from tests.support.kube_node_config import Place
 from tests.support.waiting import until
 
 PREFIX = "wml-kube-"
@@ -40,7 +41,6 @@ PROGRAMS = (
     "openssl",
     "kubectl",
 )
-KEPT_BY_OTHERS = ("/run/netns", "/run/containerd", "/var/lib/cni", "/var/log/containers")
 CNI = Path("/usr/lib/cni/bridge")
 PORTS = Ports(api=6443, etcd=2379, etcd_peer=2380, controllers=10257, scheduler=10259)
 
@@ -67,7 +67,9 @@ class Cluster:
         # Tied: it ends with the process that started it, even one that is killed.
         self._is_tied = is_tied
         self._outer: subprocess.Popen[bytes] | None = None
-        self.plane = ControlPlane(self.folder, PORTS, address=NODE_IP)
+        self.place = Place(1, self.folder, self.folder.name)
+        self.plane = ControlPlane(self.folder, PORTS, address=self.place.ip)
+        self.nodes: list[Node] = []
 
     @property
     def kubeconfig(self) -> Path:
@@ -109,17 +111,7 @@ class Cluster:
 
     def command(self, *arguments: str | Path) -> list[str]:
         """The command, to be run inside."""
-        return [
-            "nsenter",
-            f"--wd={Path.cwd()}",
-            "-t",
-            str(self.pid),
-            "-n",
-            "-m",
-            "-p",
-            "--",
-            *map(str, arguments),
-        ]
+        return [*entering(self.pid), *map(str, arguments)]
 
     def run(self, *arguments: str | Path, stdin: str | None = None, timeout_s: float = 60) -> str:
         """Runs a command inside; what it wrote. Raises AssertionError with all of it."""
@@ -154,18 +146,30 @@ class Cluster:
 
     def logs(self) -> str:
         """The ends of all parts' logs."""
-        return "\n".join(
-            f"--- {log.name}\n{tail(log, 12)}" for log in sorted(self.folder.glob("*.log"))
-        )
+        return self.plane.logs()
 
     def take_images(self, archives: Sequence[Path]) -> None:
         """Also later, of a changed checkout; pods have them at their next start."""
-        for archive in archives:
-            self.run(*self._ctr, "image", "import", archive, timeout_s=180)
+        for node in self.nodes or [Node(self.place, self.plane, self.command())]:
+            node.take_images(archives)
 
-    @property
-    def _ctr(self) -> tuple[str | Path, ...]:
-        return ("ctr", "-a", self.folder / "containerd.sock", "-n", "k8s.io")
+    def add_node(self) -> JoinedNode:
+        """Another node of the running cluster, Ready and with the images."""
+        first = self.nodes[0]
+        number = first.place.number + len(self.nodes)
+        name = f"node{number}"
+        place = Place(number, self.folder / name, f"{self.place.group}/{name}")
+        node = JoinedNode(place, self.plane, first)
+        self.nodes.append(node)
+        node.join()
+        node.start(kube_images.pack())
+        return node
+
+    def remove_node(self, node: JoinedNode) -> None:
+        """Ends it, where it still lives, and has the cluster forget it and its pods."""
+        node.kill()
+        self.nodes.remove(node)
+        self.kubectl("delete", "node", node.name, "--ignore-not-found")
 
     def groups(self) -> list[Path]:
         """Its control groups."""
@@ -176,32 +180,11 @@ class Cluster:
         process_of(self.folder, program).kill()
 
     def _enter_namespaces(self) -> None:
-        lock = (self.folder / "lock").open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        tied = ("setpriv", "--pdeathsig", "KILL") if self._is_tied else ()
-        script = f"echo 1 > {self.folder}/entered; exec sleep infinity"
-        command = [
-            *tied,
-            *("unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork"),
-            *("--kill-child=KILL", "--mount-proc", "sh", "-c", script),
-        ]
-        with (self.folder / "unshare.log").open("w") as log:
-            outer = subprocess.Popen(
-                command,
-                pass_fds=[lock.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._outer = outer
-        lock.close()  # held by those inside from now on
-        until(
-            (self.folder / "entered").exists,
-            lambda: "no namespaces: " + tail(self.folder / "unshare.log"),
-        )
-        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
-        (self.folder / "pid").write_text(children[0])
+        with (self.folder / "lock").open("w") as lock:  # held by those inside from then on
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            tied = ("setpriv", "--pdeathsig", "KILL") if self._is_tied else ()
+            self._outer, pid = enter_namespaces(self.folder, tied, [lock.fileno()])
+        (self.folder / "pid").write_text(str(pid))
 
     def _start(self, archives: Sequence[Path]) -> None:
         for line in (
@@ -209,34 +192,17 @@ class Cluster:
             # It carries the node's address: there is no `dummy` everywhere.
             "ip link add node0 type veth peer name node0p",
             "ip link set node0p up",
-            f"ip addr add {NODE_IP}/32 dev node0",
+            f"ip addr add {self.place.ip}/32 dev node0",
             "ip link set node0 up",
             "ip route add default dev node0",
-            "sysctl -qw net.ipv4.ip_forward=1",
-            # Where containerd and CNI keep files whatever they are told: none is this machine's.
-            *(f"mkdir -p {path}" for path in KEPT_BY_OTHERS),
-            *(f"mount -t tmpfs private {path}" for path in KEPT_BY_OTHERS),
         ):
             self.run(*line.split())
         self.plane.enter = self.command()
         self.plane.start()
-        self._start_node(self.plane, archives)
+        first = Node(self.place, self.plane, self.command())
+        first.start(archives)
+        self.nodes = [first]
         self._add_names()
-
-    def _start_node(self, plane: ControlPlane, archives: Sequence[Path]) -> None:
-        folder, bin_ = self.folder, kube_tools.binaries()
-        for group in _groups("*"):
-            (group.parent / folder.name).mkdir(exist_ok=True)
-        config = write_node_config(folder, plane)
-        plane.spawn("containerd", "containerd", "-c", config.containerd)
-        until(lambda: self._answers(*self._ctr, "version"), self.logs)
-        self.take_images(archives)
-        plane.spawn("kubelet", bin_ / "kubelet", *config.kubelet)
-        plane.spawn("kube-proxy", bin_ / "kube-proxy", *config.proxy)
-        plane.spawn("coredns", bin_ / "coredns", "-conf", config.corefile)
-        wait = ("kubectl", "--kubeconfig", self.kubeconfig, "get", "node", "node1", "-o", "json")
-        until(lambda: self._answers(*wait), self.logs)
-        self.kubectl("wait", "--for=condition=Ready", "node/node1", "--timeout=60s", timeout_s=70)
 
     def _add_names(self) -> None:
         """The Service of the DNS, and a folder for the one volume that may be claimed at a time."""
@@ -261,7 +227,7 @@ class Cluster:
             },
             "addressType": "IPv4",
             "ports": ports,
-            "endpoints": [{"addresses": [NODE_IP]}],
+            "endpoints": [{"addresses": [self.place.ip]}],
         }
         volumes = [self._volume(number) for number in range(20)]
         items = {"apiVersion": "v1", "kind": "List", "items": [service, endpoints, *volumes]}
@@ -283,9 +249,6 @@ class Cluster:
                 "hostPath": {"path": str(path)},
             },
         }
-
-    def _answers(self, *arguments: str | Path) -> bool:
-        return subprocess.run(self.command(*arguments), capture_output=True).returncode == 0
 
 
 def sweep() -> None:
@@ -310,11 +273,7 @@ def sweep() -> None:
 
 def _groups(name: str) -> list[Path]:
     """The control group of that name in each hierarchy."""
-    return (
-        sorted(Path("/sys/fs/cgroup").glob(f"*/{name}"))
-        if name != "*"
-        else [top / "any" for top in Path("/sys/fs/cgroup").iterdir() if top.is_dir()]
-    )
+    return [top / name for top in hierarchies() if (top / name).exists()]
 
 
 def _remember_settings() -> None:

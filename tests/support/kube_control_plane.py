@@ -121,17 +121,22 @@ class ControlPlane:
                 process.kill()
                 process.wait()
 
+    def logs(self) -> str:
+        """The ends of all parts' logs."""
+        logs = sorted(self.folder.glob("*.log"))
+        return "\n".join(f"--- {log.name}\n{tail(log, 12)}" for log in logs)
+
     def reap(self) -> None:
         """All of it was ended from outside."""
         for process in self._processes:
             process.wait(10)
 
-    def spawn(self, name: str, *command: str | Path) -> None:
-        """Starts a part whose output goes to `<name>.log`."""
+    def spawn(self, name: str, *command: str | Path, enter: Sequence[str] = ()) -> None:
+        """Starts a part whose output goes to `<name>.log`; `enter` where it is not with us."""
         tied = () if self.enter else ("setpriv", "--pdeathsig", "KILL")
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [*self.enter, *tied, *map(str, command)],
+                [*(enter or self.enter), *tied, *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -141,9 +146,9 @@ class ControlPlane:
         self._processes.append(process)
         (self.folder / f"{name}.pid").write_text(str(process.pid))
 
-    def write_kubeconfig(self, path: Path, user: dict[str, str]) -> None:
+    def write_kubeconfig(self, path: Path, user: dict[str, str], host: str = "127.0.0.1") -> None:
         server = {
-            "server": f"https://127.0.0.1:{self.ports.api}",
+            "server": f"https://{host}:{self.ports.api}",
             "certificate-authority": str(self.folder / "ca.crt"),
         }
         config = {
@@ -156,8 +161,8 @@ class ControlPlane:
         }
         path.write_text(yaml.safe_dump(config))
 
-    def sign(self, name: str, subject: str, names: str) -> None:
-        """`<name>.crt` and `<name>.key`, by this cluster's authority."""
+    def sign(self, name: str, subject: str, names: str) -> Path:
+        """`<name>.crt` and `<name>.key`, by this cluster's authority; where, without the ending."""
         at = self.folder / name
         self._openssl(
             "req",
@@ -187,6 +192,7 @@ class ControlPlane:
             ),
             *("-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-extfile", f"{at}.ext"),
         )
+        return at
 
     def _write_certificates(self) -> None:
         folder = self.folder
@@ -216,7 +222,7 @@ class ControlPlane:
         command = [*self.enter, "kubectl", "--kubeconfig", str(self.kubeconfig), *arguments]
         until(
             lambda: subprocess.run(command, capture_output=True).returncode == 0,
-            lambda: "\n".join(tail(log) for log in sorted(self.folder.glob("*.log"))),
+            self.logs,
         )
 
     @staticmethod

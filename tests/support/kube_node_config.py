@@ -7,11 +7,31 @@ from pathlib import Path
 
 import yaml
 
-from tests.support.kube_control_plane import ControlPlane
+from tests.support.kube_control_plane import TOKEN, ControlPlane
 from tests.support.kube_images import PAUSE
 
-NODE_IP = "10.99.0.1"
-PODS = "10.88.0.0/24"
+PODS = "10.88.0.0/16"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a node is: its addresses, its own folder, and its control group in each hierarchy."""
+
+    number: int
+    folder: Path
+    group: str
+
+    @property
+    def name(self) -> str:
+        return f"node{self.number}"
+
+    @property
+    def ip(self) -> str:
+        return f"10.99.0.{self.number}"
+
+    @property
+    def pods(self) -> str:
+        return f"10.88.{self.number}.0/24"
 
 
 @dataclass(frozen=True)
@@ -22,25 +42,27 @@ class NodeConfig:
     proxy: Sequence[str | Path]
 
 
-def write_node_config(folder: Path, plane: ControlPlane) -> NodeConfig:
-    plane.sign("node", "/O=system:nodes/CN=system:node:node1", f"DNS:node1,IP:{NODE_IP}")
-    user = {"client-certificate": f"{folder}/node.crt", "client-key": f"{folder}/node.key"}
-    plane.write_kubeconfig(folder / "node.kubeconfig", user)
+def write_node_config(place: Place, plane: ControlPlane) -> NodeConfig:
+    folder, name = place.folder, place.name
+    certificate = plane.sign(name, f"/O=system:nodes/CN=system:node:{name}", f"IP:{place.ip}")
+    user = {"client-certificate": f"{certificate}.crt", "client-key": f"{certificate}.key"}
+    plane.write_kubeconfig(folder / "node.kubeconfig", user, plane.address)
+    plane.write_kubeconfig(folder / "proxy.kubeconfig", {"token": TOKEN}, plane.address)
     (folder / "cni").mkdir()
-    (folder / "cni/10-bridge.conflist").write_text(json.dumps(_network(folder)))
+    (folder / "cni/10-bridge.conflist").write_text(json.dumps(_network(place)))
     (folder / "containerd.toml").write_text(_containerd(folder))
-    (folder / "kubelet.yaml").write_text(yaml.safe_dump(_kubelet(folder)))
-    (folder / "Corefile").write_text(_corefile(plane))
+    (folder / "kubelet.yaml").write_text(yaml.safe_dump(_kubelet(place, plane, certificate)))
+    (folder / "Corefile").write_text(_corefile(place))
     return NodeConfig(
         containerd=folder / "containerd.toml",
         corefile=folder / "Corefile",
         kubelet=(
             *("--config", folder / "kubelet.yaml", "--kubeconfig", folder / "node.kubeconfig"),
-            *("--hostname-override=node1", f"--node-ip={NODE_IP}"),
+            *(f"--hostname-override={name}", f"--node-ip={place.ip}"),
             *("--root-dir", folder / "kubelet", "--cert-dir", folder / "certs"),
         ),
         proxy=(
-            *("--kubeconfig", plane.kubeconfig, "--hostname-override=node1"),
+            *("--kubeconfig", folder / "proxy.kubeconfig", f"--hostname-override={name}"),
             *("--proxy-mode=iptables", f"--cluster-cidr={PODS}", "--conntrack-max-per-core=0"),
             *("--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0"),
             *("--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249"),
@@ -48,11 +70,11 @@ def write_node_config(folder: Path, plane: ControlPlane) -> NodeConfig:
     )
 
 
-def _network(folder: Path) -> dict[str, object]:
+def _network(place: Place) -> dict[str, object]:
     addresses = {
         "type": "host-local",
-        "dataDir": str(folder / "ipam"),
-        "ranges": [[{"subnet": PODS}]],
+        "dataDir": str(place.folder / "ipam"),
+        "ranges": [[{"subnet": place.pods}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     bridge = {
@@ -91,22 +113,23 @@ state = "{folder}/containerd-state"
 """
 
 
-def _kubelet(folder: Path) -> dict[str, object]:
+def _kubelet(place: Place, plane: ControlPlane, certificate: Path) -> dict[str, object]:
+    folder = place.folder
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "authentication": {
             "anonymous": {"enabled": False},
             "webhook": {"enabled": True},
-            "x509": {"clientCAFile": f"{folder}/ca.crt"},
+            "x509": {"clientCAFile": f"{plane.folder}/ca.crt"},
         },
         "authorization": {"mode": "Webhook"},
-        "tlsCertFile": f"{folder}/node.crt",
-        "tlsPrivateKeyFile": f"{folder}/node.key",
-        "address": NODE_IP,
+        "tlsCertFile": f"{certificate}.crt",
+        "tlsPrivateKeyFile": f"{certificate}.key",
+        "address": place.ip,
         "healthzBindAddress": "127.0.0.1",
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{folder.name}",
+        "cgroupRoot": f"/{place.group}",
         "failSwapOn": False,
         "failCgroupV1": False,
         "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock",
@@ -127,12 +150,12 @@ def _kubelet(folder: Path) -> dict[str, object]:
     }
 
 
-def _corefile(plane: ControlPlane) -> str:
+def _corefile(place: Place) -> str:
     return f""".:53 {{
-  bind {NODE_IP}
+  bind {place.ip}
   errors
   kubernetes cluster.local in-addr.arpa {{
-    kubeconfig {plane.kubeconfig}
+    kubeconfig {place.folder}/proxy.kubeconfig
     ttl 1
   }}
 }}
