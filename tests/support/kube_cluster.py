@@ -168,6 +168,7 @@ class Cluster:
     def remove_node(self, node: JoinedNode) -> None:
         """Ends it, where it still lives, and has the cluster forget it and its pods."""
         node.kill()
+        node.unplug()
         self.nodes.remove(node)
         self.kubectl("delete", "node", node.name, "--ignore-not-found")
 

@@ -1,7 +1,7 @@
 """A node of a cluster in a box: containerd, kubelet and kube-proxy in namespaces of Linux.
 
 The first node is where the control plane is. Any other has a network, mounts and processes of its
-own within the first one's; when its first process ends, all of it ends, as by a loss of power.
+own within the first one's; when its first process ends, all of it ends.
 """
 
 import contextlib
@@ -60,7 +60,9 @@ class Node:
     def run(self, *arguments: str | Path, timeout_s: float = 60) -> str:
         """Runs a command on the node; what it wrote. Raises AssertionError with all of it."""
         command = [*self.enter, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
+        )
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -112,10 +114,28 @@ class JoinedNode(Node):
             self.run(*command.split())
 
     def kill(self) -> None:
-        """All of its processes at once, pods among them, and the cable with them."""
+        """As by a loss of power: nothing more is heard of it, not even that connections end.
+
+        What is sent to it vanishes: the cable leads to nobody.
+        """
+        here, there = self.place, self._first.place
+        self.unplug()
+        for command in (
+            f"ip link add {here.name} type veth peer name {here.name}p",
+            f"ip link set {here.name}p up",
+            f"ip addr add {there.ip} peer {here.ip}/32 dev {here.name}",
+            f"ip link set {here.name} up",
+            f"ip neigh replace {here.ip} lladdr 02:00:00:00:00:02 nud permanent dev {here.name}",
+            f"ip route add {here.pods} via {here.ip} src {there.ip}",
+        ):
+            self._first.run(*command.split())
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self._process.wait(10)
+
+    def unplug(self) -> None:
+        """Takes away the cable."""
+        self._first.run("ip", "link", "del", self.name)
 
 
 def enter_namespaces(
