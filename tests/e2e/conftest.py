@@ -49,7 +49,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     config = pyfuncitem.config
     timeout_s = float(config.getoption("timeout") or config.getini("timeout"))
     options = [f"--timeout={timeout_s - 10}"]  # it says where it hangs before it is killed
-    options += ["--long"] if config.getoption("--long") else []
+    options += [name for name in ("--long", "--real") if config.getoption(name)]
     if said := mesh_lab.run_inside(pyfuncitem.nodeid, options):
         pytest.fail(said, pytrace=False)
     return True

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import grpc.aio
 
 from mesh.wire.pb import model_repository_pb2 as pb
 from mesh.wire.pb import model_repository_pb2_grpc as pb_grpc
-from tests.support.mlserver import MLServerProcess
+from tests.support.mlserver import LOOPBACK, MLServerProcess
 from tests.support.waiting import until
 
 BIN = Path(sys.executable).parent
@@ -31,7 +31,8 @@ A_MODEL = 1_000_000
 
 @dataclass
 class MLServerRuntime:
-    """The face of `SpiRuntime`. `capacity_bytes` counts A_MODEL for each model."""
+    """The face of `SpiRuntime`. `capacity_bytes` counts A_MODEL for each model; `enter` is what
+    both commands begin with."""
 
     spi: str
     socket: Path
@@ -40,12 +41,14 @@ class MLServerRuntime:
     root: Path
     capacity_bytes: int
     model_bytes: int
+    host: str = LOOPBACK
+    enter: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         models = self.folder / "models"
         models.mkdir(parents=True)
-        self.server = MLServerProcess(models)
+        self.server = MLServerProcess(models, host=self.host, enter=self.enter)
 
     @property
     def data(self) -> str:
@@ -67,7 +70,7 @@ class MLServerRuntime:
         }
         env = {**os.environ} | {name: str(value) for name, value in settings.items()}  # noqa: TID251
         with (self.folder / "adapter.log").open("ab") as log:
-            command = [BIN / "wml-serving", "adapter", "mlserver"]
+            command = [*self.enter, BIN / "wml-serving", "adapter", "mlserver"]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
 
     def until_ready(self) -> None:
@@ -123,7 +126,14 @@ class MLServers:
         if not (self.root / path).exists():
             (self.root / path).write_bytes(self.model.read_bytes())
 
-    def runtime(self, index: int, socket: Path, capacity_bytes: int) -> MLServerRuntime:
+    def runtime(
+        self,
+        index: int,
+        socket: Path,
+        capacity_bytes: int,
+        host: str = LOOPBACK,
+        enter: Sequence[str] = (),
+    ) -> MLServerRuntime:
         return MLServerRuntime(
             spi=f"unix:{socket}",
             socket=socket,
@@ -132,4 +142,6 @@ class MLServers:
             root=self.root,
             capacity_bytes=capacity_bytes,
             model_bytes=self.model.stat().st_size,
+            host=host,
+            enter=enter,
         )

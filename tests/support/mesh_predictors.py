@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.support.mesh_client import OK, MeshClient
-from tests.support.mesh_stand import MeshNode, MeshStand
+from tests.support.mesh_stand import DEADLINE_S, MeshNode, MeshStand
 
 
 async def apply_some(stand: MeshStand, count: int, **spec: Any) -> list[str]:
@@ -22,7 +22,7 @@ async def until_all_answer(stand: MeshStand, names: Sequence[str]) -> None:
     async with MeshClient(stand.publics, stand.versions) as client:
         for name in names:
             for _ in stand.nodes:
-                assert (await client.ask(name)).outcome == OK, client.summary()
+                assert (await client.ask(name, DEADLINE_S)).outcome == OK, client.summary()
 
 
 async def held_by(stand: MeshStand, names: Sequence[str], nodes: Sequence[MeshNode]) -> list[str]:

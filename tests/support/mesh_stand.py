@@ -367,7 +367,8 @@ class MeshStand:
     def _runtime(self, index: int, host: str) -> SpiRuntime | MLServerRuntime:
         if self.mlservers is not None:
             socket = self.sockets / f"{index}.sock"
-            return self.mlservers.runtime(index, socket, self.capacity_bytes)
+            where = {} if self.lab is None else {"host": host, "enter": self.lab.enter(host)}
+            return self.mlservers.runtime(index, socket, self.capacity_bytes, **where)
         return SpiRuntime(
             spi=f"unix:{self.sockets}/{index}.sock",
             data=f"{host}:8001",

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ HERE = Path(__file__).resolve().parents[2]
 VENV = HERE / ".run/venvs/mlserver"
 MAKE_MODELS = HERE / "deploy/quickstart/make_example_models.py"
 SUBDIR = "_mlserver_models"
+LOOPBACK = "127.0.0.1"
 # Below the ports that Linux gives to clients: after a restart they are free again.
 PORTS = range(22_000, 32_000)
 DEADLINE_S = 60.0
@@ -38,10 +39,15 @@ METRIC = re.compile(
 
 
 class MLServerProcess:
-    """MLServer over `root`; started by `start`, or as a context manager."""
+    """MLServer over `root`; started by `start`, or as a context manager. `enter`: what its command
+    begins with, where it lives at a `host` of its own."""
 
-    def __init__(self, root: Path, venv: Path = VENV) -> None:
+    def __init__(
+        self, root: Path, venv: Path = VENV, host: str = LOOPBACK, enter: Sequence[str] = ()
+    ) -> None:
         self.root = root
+        self._host = host
+        self._enter = enter
         self._venv = venv
         self.served = root / SUBDIR
         self.grpc_port, self.http_port, self.metrics_port = _free_ports(3)
@@ -50,7 +56,7 @@ class MLServerProcess:
 
     @property
     def target(self) -> str:
-        return f"127.0.0.1:{self.grpc_port}"
+        return f"{self._host}:{self.grpc_port}"
 
     @property
     def pid(self) -> int:
@@ -69,7 +75,7 @@ class MLServerProcess:
         self.served.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._venv / "bin/mlserver", "start", self.served],
+                [*self._enter, self._venv / "bin/mlserver", "start", self.served],
                 env={**os.environ, **self._environment()},  # noqa: TID251 - handed on
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -171,7 +177,8 @@ class MLServerProcess:
 
     def _environment(self) -> dict[str, str]:
         return {
-            "MLSERVER_HOST": "127.0.0.1",
+            # Its adapter calls it on loopback, wherever it is.
+            "MLSERVER_HOST": LOOPBACK if self._host == LOOPBACK else "0.0.0.0",  # noqa: S104
             "MLSERVER_GRPC_PORT": str(self.grpc_port),
             "MLSERVER_HTTP_PORT": str(self.http_port),
             "MLSERVER_METRICS_PORT": str(self.metrics_port),
