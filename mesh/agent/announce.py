@@ -59,10 +59,10 @@ class Announcer:
         self._wake.set()
 
     async def claim(self, key: str, value: bytes) -> Revision:
-        """Creates a key under the lease, kept until it is dropped.
+        """Creates a key under the lease, kept until it is dropped; `value` says whose it is.
 
-        Raises Conflict if it exists, LeaseLost; and Unavailable, after which it may exist all the
-        same, and is to be dropped.
+        Raises Conflict if it exists with another value, LeaseLost; and Unavailable, after which it
+        may exist all the same, and is to be dropped.
         """
         if self._lease is None:
             raise Unavailable("this node has no lease at the store")
@@ -70,8 +70,13 @@ class Announcer:
         try:
             return await self._registry.commit([Put(key, value, self._lease)], [Absent(key)])
         except Conflict:
-            del self._wanted[key]
-            raise
+            # Our own of before, whose deletion was under way, was overtaken, or was lost with an
+            # answer: were it taken for another's, nobody would ever load that model again.
+            entry = await self._registry.get(key)
+            if entry is None or entry.value != value:
+                self._wanted.pop(key, None)
+                raise
+            return entry.revision
 
     async def run(self) -> None:
         """Announces under lease after lease, for ever; cancelled, it gives the lease back."""

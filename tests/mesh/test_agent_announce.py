@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from mesh.agent.announce import KEEP_ALIVE_S, LEASE_S, Announcer
-from mesh.core.errors import Unavailable
+from mesh.core.errors import Conflict, Unavailable
 from mesh.core.ids import Revision
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.port import MAX_OPS, Check, LeaseId, Op
@@ -23,6 +23,8 @@ class Store(MemoryRegistry):
         self.leases: list[LeaseId] = []
         self.commits: list[int] = []
         self.is_away = False
+        # How long the answer to a claim takes; it is decided before.
+        self.answer_s = 0.0
 
     async def grant(self, ttl_s: float) -> LeaseId:
         self._reach()
@@ -32,7 +34,11 @@ class Store(MemoryRegistry):
     async def commit(self, ops: Sequence[Op], checks: Sequence[Check] = ()) -> Revision:
         self._reach()
         self.commits.append(len(ops))
-        return await super().commit(ops, checks)
+        try:
+            return await super().commit(ops, checks)
+        finally:
+            if checks:
+                await asyncio.sleep(self.answer_s)
 
     async def keep_alive(self, lease: LeaseId) -> None:
         self._reach()
@@ -214,3 +220,33 @@ async def test_outage_is_told_once_and_the_next_one_again(caplog):
             await asyncio.sleep(1)
     told = [record for record in caplog.records if record.message == "announcing again"]
     assert len(told) == 2
+
+
+async def test_claim_while_the_last_one_is_deleted_holds_and_leaves_nothing_behind():
+    """The last one still stands when it is asked, and is then written again, not deleted."""
+    store = Store()
+    async with announcing(store) as announcer:
+        await eventually_claims(announcer)
+        store.answer_s = 0.1
+        announcer.drop("claim")
+        await announcer.claim("claim", b"own")
+        announcer.drop("claim")
+        await holds(store, {})
+
+
+async def test_claim_of_another_node_is_refused_and_left_alone():
+    store = Store()
+    async with announcing(store) as announcer:
+        await eventually_claims(announcer)
+        with pytest.raises(Conflict):
+            await announcer.claim("claim", b"another")
+        await holds(store, {"claim": b"own"})
+
+
+async def eventually_claims(announcer: Announcer) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            with suppress(Unavailable, Conflict):
+                await announcer.claim("claim", b"own")
+                return
+            await asyncio.sleep(0.01)
