@@ -4,7 +4,9 @@ A call that was passed on goes to the copy on this node or is refused as not beg
 passed on again.
 """
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import islice
 from typing import Any, TypeAlias
 
 import grpc
@@ -26,6 +28,9 @@ from router.forward import STREAM_HEADER, Forwarder, NotSent, passed_on
 from router.hop import ACCEPTED, NotBegun, Why, trailer
 from router.refusal import Context, pass_error, refuse
 from router.server import ServerLimits, listen, server_options
+
+# Records in a message: a few hundred bytes each.
+A_PART = 200
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -62,6 +67,19 @@ class PeerService(pb_grpc.PeerServicer):
             case NotThere(reason=reason, revision=revision):
                 not_here = pb.NotHere(reason=reason, revision=revision)
                 return pb.EnsureLoadedResponse(not_here=not_here)
+
+    async def Recollect(  # noqa: N802
+        self, request: pb.RecollectRequest, context: Context
+    ) -> AsyncIterator[Any]:
+        seen = self._node.memory.since(request.store_id, Revision(request.revision))
+        if seen is None:
+            return
+        revision, entries = seen
+        yield pb.Recollected(revision=revision)
+        while part := [*islice(entries, A_PART)]:
+            told = [pb.Recollection(key=key, value=value) for key, value in part]
+            yield pb.Recollected(revision=revision, entries=told)
+            await asyncio.sleep(0)  # others are served meanwhile
 
 
 class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only

@@ -22,6 +22,7 @@ from mesh.agent.holdings import Holdings, Identity
 from mesh.agent.intake import News, Reading, take_in
 from mesh.agent.leave import hand_over
 from mesh.agent.lookup import Lookup
+from mesh.agent.memory import SharedMemory
 from mesh.agent.monitor import monitor
 from mesh.agent.pulse import Pulse
 from mesh.agent.questions import Questions
@@ -102,7 +103,12 @@ class Node:
         self._lookup = Lookup(registry, self.follower)
         company = Company(identity.id, self.view, self.reach)
         self._reseed = Reseed(self.view, self.follower, registry, company, self._believe)
-        self.pulse = Pulse(identity.id, registry, self.follower, clock, self._reseed.settled)
+        self.memory = SharedMemory(
+            identity.id, self.view, self.follower, peers, self._believe, self._hearsay.take
+        )
+        self.pulse = Pulse(
+            identity.id, registry, self.follower, clock, self._reseed.settled, self.memory.refresh
+        )
         claims = None
         if identity.address:
             is_served = self._is_served_elsewhere
@@ -396,7 +402,7 @@ class Node:
     def _take_in(self, changes: tuple[News, ...]) -> None:
         """A commit of the store."""
         self._reseed.seen(changes)
-        self._believe(self._doubts.sift(changes))
+        self._believe(self._doubts.sift(self.memory.sift(changes)))
 
     def _believe(self, changes: tuple[News, ...]) -> None:
         has_nodes = any(change.key.startswith(records.NODES) for change in changes)

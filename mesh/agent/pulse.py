@@ -2,7 +2,7 @@
 
 The pulse beats on the event loop. Where a beat is late the process stood still (SIGSTOP, a paused
 machine, a loop held up), and what came in meanwhile must not be answered from a view of long ago:
-the node takes itself for stale until the store has been asked, or could not be asked in time.
+the node takes itself for stale until the store has been asked, or other nodes where it is away.
 """
 
 import asyncio
@@ -23,13 +23,16 @@ BEAT_S = 0.25
 # A view may be this old and no older, or the store has to say that it still holds.
 STALE_S = 2.0
 CONFIRM_S = 5.0
+# Where it cannot, other nodes are asked for so long.
+OTHERS_S = 5.0
 PULSE = "pulse/"
 
 
 class Pulse:
     """`beat_s` is when it last beat, in monotonic seconds; `is_fresh` may be asked at any time.
 
-    `settled` returns once it is known what is left of a store that lost data.
+    `settled` returns once it is known what is left of a store that lost data, `ask_others` once
+    other nodes have told what they know of a store that is away.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Pulse:
         follower: Follower[Any],
         clock: Clock,
         settled: Callable[[], Awaitable[None]],
+        ask_others: Callable[[], Awaitable[None]],
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._key = PULSE + own
@@ -46,6 +50,7 @@ class Pulse:
         self._follower = follower
         self._clock = clock
         self._settled = settled
+        self._ask_others = ask_others
         self._pause = pause
         self._fresh = asyncio.Event()
         self._fresh.set()
@@ -76,7 +81,7 @@ class Pulse:
             self.beat_s = self._clock.monotonic_s()
 
     async def _confirm(self) -> None:
-        with suppress(TimeoutError, Unavailable):
+        try:
             async with asyncio.timeout(CONFIRM_S):
                 # Its own mark, not a revision alone: the store may be another one by now, whose
                 # revisions are lower than what is known of the one before.
@@ -84,3 +89,7 @@ class Pulse:
                 await self._follower.until_at(self._key, revision)
                 await self._settled()
                 await self._registry.commit([Delete(self._key)])
+        except (TimeoutError, Unavailable):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(OTHERS_S):
+                    await self._ask_others()

@@ -8,7 +8,7 @@ import grpc.aio
 from mesh.core.errors import Unavailable
 from mesh.core.ids import NodeId, Revision
 from mesh.peers.links import CONNECT_S, Links
-from mesh.peers.port import Ask, FailedThere, LoadedThere, NotThere, Outcome
+from mesh.peers.port import Ask, FailedThere, LoadedThere, Memory, NotThere, Outcome
 from mesh.wire.pb import wml_peer_pb2 as pb
 from mesh.wire.pb import wml_peer_pb2_grpc as pb_grpc
 
@@ -47,6 +47,19 @@ class GrpcPeers:
                 return FailedThere(answer.failed.reason, answer.since_s)
             case _:
                 return NotThere(answer.not_here.reason, Revision(answer.not_here.revision))
+
+    async def recollect(self, address: str, store_id: str, revision: Revision) -> Memory | None:
+        if not await self._links.connect(address):
+            raise Unavailable(f"node at {address} cannot be reached")
+        seen, entries = revision, dict[str, bytes]()
+        request = pb.RecollectRequest(store_id=store_id, revision=revision)
+        try:
+            async for part in self._stub(address).Recollect(request):
+                seen = Revision(part.revision)
+                entries.update((entry.key, entry.value) for entry in part.entries)
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable(address, error) from error
+        return Memory(seen, entries) if seen > revision else None
 
     async def until_lost(self, address: str) -> None:
         await self._links.until_lost(address)

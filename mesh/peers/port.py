@@ -1,5 +1,6 @@
 """What a node asks of another one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +45,14 @@ class NotThere:
     revision: Revision
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a node knows of the store at a revision: records by their keys."""
+
+    revision: Revision
+    entries: Mapping[str, bytes]
+
+
 Outcome = LoadedThere | FailedThere | NotThere
 
 
@@ -57,6 +66,10 @@ class Peers(Protocol):
     async def ensure_loaded(self, address: str, ask: Ask) -> Outcome:
         """Waits until the model is Loaded there, or will not be. Once cancelled the load goes on,
         but nothing keeps it from being evicted."""
+        ...
+
+    async def recollect(self, address: str, store_id: str, revision: Revision) -> Memory | None:
+        """What the node there knows of a store; None where that is nothing after `revision`."""
         ...
 
     async def until_lost(self, address: str) -> None:

@@ -123,6 +123,16 @@ class Follower(Generic[Value]):
             await self._moved.wait()
 
     @property
+    def store_id(self) -> str:
+        """The store that is followed; "" before the first listing."""
+        return self._store_id or ""
+
+    @property
+    def resets(self) -> int:
+        """How often it went back in time, or was another one."""
+        return self._resets
+
+    @property
     def revision(self) -> Revision:
         """Everything up to here has been delivered; 0 before the first listing."""
         return self._revision

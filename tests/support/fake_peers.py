@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from mesh.agent.engine import Node
 from mesh.core.errors import Unavailable
-from mesh.core.ids import NodeId
-from mesh.peers.port import Ask, Outcome
+from mesh.core.ids import NodeId, Revision
+from mesh.peers.port import Ask, Memory, Outcome
 
 
 @dataclass
@@ -52,6 +52,11 @@ class FakePeers:
         self._network.asked.append((address, ask))
         await self._reach(address)
         return await self._network.nodes[address].ensure_loaded(ask)
+
+    async def recollect(self, address: str, store_id: str, revision: Revision) -> Memory | None:
+        await self._reach(address)
+        seen = self._network.nodes[address].memory.since(store_id, revision)
+        return None if seen is None else Memory(seen[0], dict(seen[1]))
 
     async def until_lost(self, address: str) -> None:
         while self._network.is_open(self._own, address):

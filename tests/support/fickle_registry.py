@@ -16,6 +16,15 @@ class FickleRegistry:
     def __init__(self) -> None:
         self._inner = MemoryRegistry(clock=loop_time_s)
 
+    def go_away(self) -> None:
+        """Whatever is asked, or was watched, ends by Unavailable; leases run on."""
+        self._inner._closed = self._inner.is_away = True
+        self._inner._changed.ring()
+
+    def come_back(self) -> None:
+        """With all that it had."""
+        self._inner._closed = self._inner.is_away = False
+
     async def wipe(self) -> None:
         """It comes back empty under another id: etcd without its data."""
         await self._become(MemoryRegistry(clock=loop_time_s))

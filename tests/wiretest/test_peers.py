@@ -13,9 +13,13 @@ import grpc.aio
 import pytest
 
 from mesh.agent.holdings import Identity
-from mesh.core.ids import NodeId
+from mesh.core.errors import Unavailable
+from mesh.core.ids import ModelId, NodeId, PredictorName, Revision
+from mesh.peers.client import GrpcPeers
+from mesh.peers.links import Links
 from mesh.peers.tls import NODE_NAME, NodeTls
 from mesh.registry.memory import MemoryRegistry
+from mesh.wire import records
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from mesh.wire.pb import kfs_inference_v2_pb2_grpc as kfs_grpc
 from mesh.wire.pb import wml_peer_pb2 as peer_pb
@@ -187,6 +191,26 @@ async def test_nodes_with_certificates_speak_and_nobody_else_does(tmp_path: Path
         refused = await asyncio.to_thread(run_cli, address, stranger)
         assert refused.returncode == 1
         assert "Traceback" not in refused.stderr
+
+
+async def test_node_tells_what_it_knows_of_the_store_to_one_that_had_seen_less():
+    async with pair() as there:
+        model = await there.applied()
+        links = Links(None)
+        node, peers = there.nodes[0].node, GrpcPeers(links)
+        address, store = node.identity.address, node.follower.store_id
+        memory = await peers.recollect(address, store, Revision(0))
+        assert memory is not None
+        assert memory.revision == node.follower.revision
+        found = {key: records.decode(key, value) for key, value in memory.entries.items()}
+        assert found["predictors/p"] == node.view.predictors[PredictorName("p")]
+        assert found[f"models/{model}"] == node.view.models[ModelId(model)]
+        assert [key for key in found if key.startswith("copies/")]
+        assert await peers.recollect(address, store, memory.revision) is None
+        assert await peers.recollect(address, "another", Revision(0)) is None
+        with pytest.raises(Unavailable):
+            await peers.recollect(f"127.0.0.1:{free_port()}", store, Revision(0))
+        await links.close()
 
 
 def secure(address: str, folder: Path) -> grpc.aio.Channel:

@@ -18,6 +18,30 @@ class HelloResponse(_message.Message):
     revision: int
     def __init__(self, node: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
+class RecollectRequest(_message.Message):
+    __slots__ = ("store_id", "revision")
+    STORE_ID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    store_id: str
+    revision: int
+    def __init__(self, store_id: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Recollected(_message.Message):
+    __slots__ = ("revision", "entries")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    entries: _containers.RepeatedCompositeFieldContainer[Recollection]
+    def __init__(self, revision: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[Recollection, _Mapping]]] = ...) -> None: ...
+
+class Recollection(_message.Message):
+    __slots__ = ("key", "value")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    value: bytes
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ...) -> None: ...
+
 class EnsureLoadedRequest(_message.Message):
     __slots__ = ("model", "purpose", "revision", "protected", "used_s")
     MODEL_FIELD_NUMBER: _ClassVar[int]

@@ -44,6 +44,11 @@ class PeerStub:
                 request_serializer=wml__peer__pb2.EnsureLoadedRequest.SerializeToString,
                 response_deserializer=wml__peer__pb2.EnsureLoadedResponse.FromString,
                 _registered_method=True)
+        self.Recollect = channel.unary_stream(
+                '/wmlserving.peer.v1.Peer/Recollect',
+                request_serializer=wml__peer__pb2.RecollectRequest.SerializeToString,
+                response_deserializer=wml__peer__pb2.Recollected.FromString,
+                _registered_method=True)
 
 
 class PeerServicer:
@@ -64,6 +69,14 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Recollect(self, request, context):
+        """What the node has seen of the store where the caller had not: all Predictors, models, runtimes and copies that it
+        knows, in parts. Nothing where it has not seen more of that store.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PeerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +89,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.EnsureLoaded,
                     request_deserializer=wml__peer__pb2.EnsureLoadedRequest.FromString,
                     response_serializer=wml__peer__pb2.EnsureLoadedResponse.SerializeToString,
+            ),
+            'Recollect': grpc.unary_stream_rpc_method_handler(
+                    servicer.Recollect,
+                    request_deserializer=wml__peer__pb2.RecollectRequest.FromString,
+                    response_serializer=wml__peer__pb2.Recollected.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +150,33 @@ class Peer:
             '/wmlserving.peer.v1.Peer/EnsureLoaded',
             wml__peer__pb2.EnsureLoadedRequest.SerializeToString,
             wml__peer__pb2.EnsureLoadedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recollect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/wmlserving.peer.v1.Peer/Recollect',
+            wml__peer__pb2.RecollectRequest.SerializeToString,
+            wml__peer__pb2.Recollected.FromString,
             options,
             channel_credentials,
             insecure,
