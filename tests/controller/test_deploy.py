@@ -94,8 +94,10 @@ def test_offence_is_seen():
 
 def test_mesh_without_etcd_has_one_node_with_the_store_and_the_others_know_where():
     objects = overlay("without-etcd")
-    router = objects["Deployment", names.ROUTER]["spec"]
-    assert (router["replicas"], router["strategy"]) == (1, {"type": "Recreate"})
+    # Of a Deployment there may be two pods for a while, the old one that ends and the new one.
+    assert ("Deployment", names.ROUTER) not in objects
+    router = objects["StatefulSet", names.ROUTER]["spec"]
+    assert (router["replicas"], router["serviceName"]) == (1, "wml-serving-store")
     pod = router["template"]["spec"]
     assert pod["containers"][0]["args"][:2] == ["node", "--store=memory"]
     mounted = {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}

@@ -68,7 +68,7 @@ def test_overlay_is_taken_strictly_and_again_without_a_difference(
     defined: ControlPlane, overlay: str
 ):
     folder = DEPLOY / "overlays" / overlay
-    assert "deployment.apps/wml-serving-router serverside-applied" in apply(defined, folder)
+    assert ".apps/wml-serving-router serverside-applied" in apply(defined, folder)
     diff = run_kubectl(defined, "diff", "--server-side", "-k", folder)
     assert (diff.returncode, diff.stdout) == (0, ""), diff.stderr
 

@@ -57,6 +57,8 @@ with urllib.request.urlopen(url, json.dumps({"inputs": [tensor]}).encode(), 60) 
 """
 TABLE = r"```text\n( *NAME +TYPE +AVAILABLE.*?)^ *```"
 SEEN_S, KEY_S = 30, 2
+# Longer than the steps in which nodes tell when they were used last, and than the idle time.
+IN_USE_S = 16
 
 
 @pytest.fixture(scope="module")
@@ -259,4 +261,38 @@ def test_down_to_zero_after_grace_and_up_by_a_predictor(loaded: Namespace):
     host = loaded.address()
     loaded.kubectl("apply", "-f", FILE)
     assert "outputs" in loaded.answer(host, timeout_s=90), "a request waits for the pods"
+    loaded.until_row(*LOADED)
+
+
+@pytest.fixture
+def idle_s(loaded: Namespace) -> Iterator[int]:
+    """After so long without a request a runtime goes to zero; only while a test has this."""
+    get = ("get", "configmap", "wml-serving-config", r"-o=jsonpath={.data.config\.yaml}")
+    before = loaded.kubectl(*get)
+
+    def configure(text: str) -> None:
+        patch = json.dumps({"data": {"config.yaml": text}})
+        loaded.kubectl("patch", "configmap", "wml-serving-config", f"--patch={patch}")
+
+    configure(f"{before}scaleToZero: {{idleSeconds: 5}}\n")
+    yield 5
+    configure(before)
+
+
+def test_runtime_in_use_stays_and_an_idle_one_goes_until_the_next_request(
+    loaded: Namespace, idle_s: int
+):
+    host = loaded.address()
+    end_s = time.monotonic() + IN_USE_S
+    while time.monotonic() < end_s:
+        assert "outputs" in loaded.answer(host)
+        asked_s = time.monotonic()
+        assert loaded.replicas() == 1, loaded.story()
+    until(lambda: loaded.replicas() == 0, loaded.story, 60)
+    assert time.monotonic() - asked_s > idle_s
+    # Also the one that is ending: until the node's proxy knows, it may send a new client there.
+    pods = ("get", "pods", "-l", "wmlserving.ai.ibm.com/runtime", "-o=name")
+    until(lambda: not loaded.kubectl(*pods), loaded.story)
+    loaded.until_row("sklearn", "true", "Pending", "-", "UpToDate")
+    assert "outputs" in loaded.answer(host, timeout_s=90), "a request brings its pods back"
     loaded.until_row(*LOADED)

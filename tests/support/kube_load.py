@@ -1,8 +1,9 @@
 """Requests to Predictors from inside of a cluster, 50 a second, for as long as a block lasts.
 
-`python -m tests.support.kube_load HOST:PORT CLIENTS` asks until its input ends, and prints JSON:
-how many were asked, what those that failed were told, and when these were asked and ended, by the
-machine's monotonic clock. No request is sent again.
+`python -m tests.support.kube_load HOST:PORT CLIENTS` asks once by each connection that stays, says
+so, and asks on until its input ends. Then it prints JSON: how many were asked, what those that
+failed were told, and when these were asked and ended, by the machine's monotonic clock. No request
+is sent again.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from mesh.wire.pb import kfs_inference_v2_pb2_grpc as kfs_grpc
 from tests.support.kube_installation import NAME, Namespace
 from tests.support.stand import mnist_request
 
+ASKING = "asking"
 # Channels to the same target share a connection otherwise.
 APART = ("grpc.use_local_subchannel_pool", 1)
 # What docs/operations.md asks of clients.
@@ -78,6 +80,8 @@ class Load:
         self.failed_s: list[tuple[float, float]] = []
 
     def __enter__(self) -> "Load":
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().strip() == ASKING
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,6 +118,11 @@ async def ask_until_told(target: str, clients: Clients) -> Told:
             await opened.enter_async_context(grpc.aio.insecure_channel(target, options=options))
             for _ in range(clients.connections)
         ]
+        for channel in channels:
+            told.asked += 1
+            await ask(channel, clients.names[0])
+        if not clients.count:
+            print(ASKING, flush=True)
         for number, name in enumerate(names):
             if number == clients.count if clients.count else ended.done():
                 break
