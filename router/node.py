@@ -60,7 +60,8 @@ class Doors:
     `dataplane`: RPCs that are routed besides KServe's.
     `connection_age_s`: how old a client's connection gets, where another node can take over from
     this one; None where there is no other. `hand_over_s`: how long copies may take to be loaded
-    elsewhere before this node stops.
+    elsewhere before this node stops. `linger_s`: how long a node that says that it leaves lets in
+    clients whom nobody has told yet.
     """
 
     public: str = "0.0.0.0:8033"
@@ -72,6 +73,7 @@ class Doors:
     connection_age_s: float | None = None
     dataplane: Dataplane = NO_DATAPLANE
     hand_over_s: float = 60.0
+    linger_s: float = 0.0
     tls: NodeTls | None = None
     rest: str = ""
 
@@ -145,7 +147,9 @@ async def running_node(
             operations_port = await operations.start(doors.operations)  # ready: the doors are open
             yield RunningNode(node, management, port, management_port, operations_port, rest_port)
         finally:
+            let_in_until_s = monotonic_s() + (doors.linger_s if port else 0.0)
             await node.leave(doors.hand_over_s if port else 0.0)
+            await asyncio.sleep(max(0.0, let_in_until_s - monotonic_s()))
             await _leave_clients(public, rest, port, doors)
             await node.withdraw()
             await _leave_peers(internal, passed_on, node)

@@ -55,6 +55,8 @@ GIB = 2**30
 # A connection ends within a tenth of its age; then come requests, and those that are passed on.
 AGE_SLACK = 1.1
 IN_FLIGHT_S = 30 + 10 + 30
+# The proxies of all machines have heard by then that a pod ends.
+LINGER_S = 3
 DROP_ALL: Json = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 OURS: Json = {**DROP_ALL, "runAsUser": OUR_USER, "readOnlyRootFilesystem": True}
 
@@ -101,7 +103,7 @@ def pod_spec(runtime: ServingRuntimeManifest, config: Config, place: Installatio
 def grace_period_s(config: Config) -> int:
     """How long a pod may take to end: what a node that leaves waits for at most, and some more."""
     age_s = config.connection_age_seconds * AGE_SLACK
-    return round(config.hand_over_seconds + age_s + IN_FLIGHT_S + 15)
+    return round(config.hand_over_seconds + LINGER_S + age_s + IN_FLIGHT_S + 15)
 
 
 def _node(runtime: ServingRuntimeManifest, config: Config, place: Installation) -> Json:
@@ -123,6 +125,7 @@ def _node(runtime: ServingRuntimeManifest, config: Config, place: Installation) 
         "dataplane": f"{ETC}/mesh/dataplane.yaml",
         "connection-age": config.connection_age_seconds,
         "hand-over": config.hand_over_seconds,
+        "linger": LINGER_S,
         "log-format": "json",
         "log-level": config.log_level,
     }

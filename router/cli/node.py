@@ -119,6 +119,14 @@ Parsed = TypeVar("Parsed")
     metavar="SECONDS",
     help="How long a node that leaves waits for its models to be loaded elsewhere.",
 )
+@click.option(
+    "--linger",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a node that says that it leaves lets in new clients: a balancer hears late.",
+)
 @silence_option
 @log_options
 def node_command(**told: Any) -> None:
@@ -150,6 +158,7 @@ def _settings(told: dict[str, Any]) -> MemberSettings:
         connection_age_s=told["connection_age"],
         dataplane=_parsed("--dataplane", told["dataplane"], parse_dataplane),
         hand_over_s=told["hand_over"],
+        linger_s=told["linger"],
         tls=None if told["tls"] is None else NodeTls(told["tls"]),
         rest=told["rest_listen"],
     )

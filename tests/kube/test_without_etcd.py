@@ -65,9 +65,11 @@ def delete_store(small: Namespace, *options: str) -> str:
 
 
 def next_store(small: Namespace, before: str) -> str:
-    """The address of the pod after that one, once it is ready."""
+    """The address of the pod after that one, once it is ready; there are never two."""
 
     def address() -> str:
+        stores = small.kubectl("get", "pods", "-l", ROUTERS, "-o=name").split()
+        assert len(stores) < 2, small.story()
         there = [it for it in small.pods(ROUTERS).values() if it["metadata"]["uid"] != before]
         return next((it["status"]["podIP"] for it in there if is_ready(it)), "")
 

@@ -98,6 +98,22 @@ async def test_node_that_leaves_refuses_connections_and_serves_those_that_it_has
             await leaving
 
 
+async def test_node_that_lingers_lets_in_new_clients_after_it_has_said_that_it_leaves():
+    async with AsyncExitStack() as stack:
+        w = await stack.enter_async_context(world(connection_age_s=1.0, linger_s=1.0))
+        await w.apply("p")
+        await w.reaches("p", "Loaded  UpToDate")
+        port = w.running.port
+        leaving = begin(stack.aclose())
+        await eventually(lambda: not w.running.node.is_ready)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as late:
+            stub = kfs_grpc.GRPCInferenceServiceStub(late)
+            request = kfs.ModelInferRequest(model_name="p", id="1")
+            assert (await stub.ModelInfer(request, timeout=5)).id == "1"
+        await leaving
+        assert await is_refused(port)
+
+
 async def test_node_that_leaves_waits_for_nobody_where_nobody_is():
     async with AsyncExitStack() as stack:
         w = await stack.enter_async_context(world(connection_age_s=60.0))
