@@ -117,7 +117,7 @@ def test_mesh_without_etcd_has_one_node_with_the_store_and_the_others_know_where
 def test_every_mount_has_its_volume(name: str):
     for pod in pods(overlay(name)).values():
         claimed = {"data"}
-        there = {volume["name"] for volume in pod["volumes"]} if "volumes" in pod else claimed
+        there = claimed | {volume["name"] for volume in pod.get("volumes", ())}
         for container in (*pod.get("initContainers", ()), *pod["containers"]):
             assert {mount["name"] for mount in container["volumeMounts"]} <= there
 
@@ -314,7 +314,10 @@ def test_runtimes_that_come_with_it_are_valid():
 def test_quickstart_secrets_are_what_our_programs_read(tmp_path: Path):
     objects = overlay("quickstart")
     etcd = objects["Secret", names.ETCD_SECRET]["data"]["etcd_connection"]
-    assert EtcdSettings.read(_decoded(etcd)).endpoints == "http://wml-serving-etcd:2379"
+    settings = EtcdSettings.read(_decoded(etcd))
+    assert settings.endpoints == "http://wml-serving-etcd:2379"
+    assert settings.userid
+    assert settings.password
     key = "wml-serving-example-models"
     entry = json.loads(_decoded(objects["Secret", "storage-config"]["data"][key]))
     (tmp_path / key).write_text(json.dumps(entry))
