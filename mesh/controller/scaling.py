@@ -15,7 +15,7 @@ from enum import Enum
 
 from mesh.controller.config import ScaleToZero
 
-# Nodes tell of their last use in steps of ten seconds: it may be later by so much.
+# Nodes tell of their last use in steps of ten seconds, and of a wish in steps of five.
 TOLD_LATE_S = 15.0
 
 
@@ -99,9 +99,8 @@ def _unused(state: ScalingState, policy: ScaleToZero, now_s: float) -> ScalingSt
 def _idle_at_s(state: ScalingState, usage: Usage, policy: ScaleToZero) -> float | None:
     if not policy.idle_seconds:
         return None
-    last_use_s = 0.0 if usage.last_use_s is None else usage.last_use_s + TOLD_LATE_S
-    times = (state.since_s, usage.wanted_s or 0.0, last_use_s)
-    return max(times) + policy.idle_seconds
+    told = (it_s for it_s in (usage.wanted_s, usage.last_use_s) if it_s is not None)
+    return max([state.since_s, *(it_s + TOLD_LATE_S for it_s in told)]) + policy.idle_seconds
 
 
 def _is_wanted(state: ScalingState, usage: Usage) -> bool:

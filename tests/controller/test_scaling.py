@@ -65,6 +65,15 @@ def test_idle_time_that_is_shorter_than_the_steps_in_which_uses_are_told_spares_
         assert state.is_up
 
 
+def test_idle_time_that_is_shorter_than_the_steps_of_wishes_lets_it_come_up_for_who_waits():
+    policy = ScaleToZero.model_validate({"idleSeconds": 5})
+    state = ScalingState(Level.IDLE, 0.0)
+    for now_s in range(100, 200):
+        wanted_s = now_s - now_s % 6  # somebody waits; told when the last is over 5 s old
+        state = step(state, Usage(1, wanted_s=float(wanted_s)), policy, float(now_s))
+        assert state.is_up
+
+
 def test_first_wish_ever_brings_an_idle_one_back():
     idle = step(UP, ONE, IDLE, 300.0)
     assert idle.level is Level.IDLE
