@@ -170,6 +170,8 @@ class Cluster:
         node.kill()
         node.unplug()
         self.nodes.remove(node)
+        pods = ("delete", "pods", "--all-namespaces", f"--field-selector=spec.nodeName={node.name}")
+        self.kubectl(*pods, "--force", "--grace-period=0")
         self.kubectl("delete", "node", node.name, "--ignore-not-found")
 
     def groups(self) -> list[Path]:
