@@ -49,6 +49,8 @@ LEFT_S = 0.5
 LEFT_LIMIT_S = 10.0
 # gRPC ends a connection within a tenth of its age.
 AGE_SLACK = 1.1
+# A client whose connection has aged closes it once its calls have ended.
+LET_GO_S = 3.0
 ANY_HOST = ("0.0.0.0", "[::]", "127.0.0.1", "")  # noqa: S104 - recognised, not bound
 
 
@@ -197,7 +199,7 @@ async def _leave_clients(
     await rest.leave()
     if port and doors.connection_age_s is not None:
         refuse_connections(port)
-        until_s = monotonic_s() + doors.connection_age_s * AGE_SLACK
+        until_s = monotonic_s() + doors.connection_age_s * AGE_SLACK + LET_GO_S
         while connections(port) and monotonic_s() < until_s:  # noqa: ASYNC110 - the kernel's
             await asyncio.sleep(QUIET_S)
     await _quiet(lambda: public.door.in_flight + rest.in_flight, QUIET_S, doors.grace_s)
