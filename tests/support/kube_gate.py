@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 from tests.support.gated_proxy import GatedProxy
 from tests.support.kube_cluster import Cluster
-from tests.support.kube_node_config import NODE_IP
 
 DONE = "done"
 ENDS_S = 10
@@ -20,7 +19,8 @@ class Gate:
     """Listens while it is used as a context manager; `endpoint_url` is what storage keys get."""
 
     def __init__(self, cluster: Cluster, upstream_url: str) -> None:
-        command = cluster.command(sys.executable, "-m", "tests.support.kube_gate", upstream_url)
+        program = (sys.executable, "-m", "tests.support.kube_gate")
+        command = cluster.command(*program, upstream_url, cluster.place.ip)
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -70,6 +70,6 @@ def obey(proxy: GatedProxy, lines: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    with GatedProxy(sys.argv[1], NODE_IP) as it:
+    with GatedProxy(*sys.argv[1:]) as it:
         print(it.endpoint_url, flush=True)
         obey(it, sys.stdin)
