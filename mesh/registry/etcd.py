@@ -21,6 +21,7 @@ from mesh.registry.etcd_calls import (
     Keys,
     comparison,
     first_failed,
+    no_change,
     one_key,
     operation,
 )
@@ -48,6 +49,8 @@ PATIENCE_S = 10.0
 CONNECT_PAUSE_S = 0.25
 PAGE_KEYS = 1_000
 LISTINGS = 3
+# A key that nobody puts.
+NOBODYS = f"{MARK}-"
 
 
 class EtcdRegistry:
@@ -56,6 +59,7 @@ class EtcdRegistry:
     def __init__(self, settings: EtcdSettings) -> None:
         self._keys = Keys(settings.root)
         self._mark = self._keys.encode(MARK)
+        self._no_change = no_change(self._keys.encode(NOBODYS))
         self._link = Link(settings)
         self._watch = Watch(self._link, self._keys, self._identify)
 
@@ -104,8 +108,7 @@ class EtcdRegistry:
             raise ValueError(f"the key {MARK} is the store's own")
         request = pb.TxnRequest(
             compare=[comparison(check, self._keys) for check in checks],
-            # Something is to be read where nothing is changed: else etcd answers from its memory.
-            success=[operation(op, self._keys) for op in ops] or [one_key(self._mark)],
+            success=[operation(op, self._keys) for op in ops] or [self._no_change],
             failure=[one_key(self._keys.encode(check.key)) for check in checks],
         )
         try:
@@ -157,7 +160,10 @@ class EtcdRegistry:
 
     async def _read_with_mark(self, wanted: pb.RangeRequest) -> tuple[pb.RangeResponse, str]:
         """What is wanted, and whose it is: the store gets a mark if it has none."""
-        request = pb.TxnRequest(success=[one_key(self._mark), pb.RequestOp(request_range=wanted)])
+        request = pb.TxnRequest(
+            success=[one_key(self._mark), pb.RequestOp(request_range=wanted)],
+            failure=[self._no_change],
+        )
         while True:
             answer = await self._link.ask(TXN, request)
             marks, found = (response.response_range for response in answer.responses)

@@ -71,6 +71,28 @@ async def commit(registry: EtcdRegistry, key: str, value: bytes = b"1") -> None:
 
 
 @pytest.mark.timeout(60)
+async def test_reads_that_are_given_up_do_not_end_etcd(tmp_path: Path):
+    """As they do where they are transactions that only read, until etcd 3.5.5."""
+    with running_etcd(tmp_path / "etcd") as etcd:
+        registry = await EtcdRegistry.connect(etcd.settings())
+        for number in range(0, 1_000, 100):
+            await registry.commit(
+                [Put(f"{it:04}", b"x" * 1_000) for it in range(number, number + 100)]
+            )
+        for turn in range(300):
+            reading = asyncio.get_running_loop().create_task(
+                registry.list("") if turn % 3 else registry.commit([])
+            )
+            await asyncio.sleep(turn % 30 / 10_000)
+            reading.cancel()
+            await asyncio.wait([reading])
+        assert len((await registry.list("")).entries) == 1_000
+        assert etcd.process is not None
+        assert etcd.process.poll() is None
+        await registry.close()
+
+
+@pytest.mark.timeout(60)
 async def test_watch_goes_on_after_a_restart_and_loses_nothing(tmp_path: Path):
     with running_etcd(tmp_path / "etcd") as etcd:
         registry = await EtcdRegistry.connect(etcd.settings())
