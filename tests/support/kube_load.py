@@ -1,9 +1,9 @@
 """Requests to Predictors from inside of a cluster, 50 a second, for as long as a block lasts.
 
 `python -m tests.support.kube_load HOST:PORT CLIENTS` asks once by each connection that stays, says
-so, and asks on until its input ends. Then it prints JSON: how many were asked, what those that
-failed were told, and when these were asked and ended, by the machine's monotonic clock. No request
-is sent again.
+so, and asks on until its input ends; or just so many requests as CLIENTS has. Then it prints JSON:
+how many were asked, what those that failed were told, and when these were asked and ended, by the
+machine's monotonic clock. No request is sent again.
 """
 
 import asyncio
@@ -118,10 +118,10 @@ async def ask_until_told(target: str, clients: Clients) -> Told:
             await opened.enter_async_context(grpc.aio.insecure_channel(target, options=options))
             for _ in range(clients.connections)
         ]
-        for channel in channels:
-            told.asked += 1
-            await ask(channel, clients.names[0])
         if not clients.count:
+            for channel in channels:
+                told.asked += 1
+                await ask(channel, clients.names[0])
             print(ASKING, flush=True)
         for number, name in enumerate(names):
             if number == clients.count if clients.count else ended.done():
