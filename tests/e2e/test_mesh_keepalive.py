@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.support.mesh_client import KEEPALIVE_OPTIONS
-from tests.support.mesh_stand import MakeMesh, MeshNode
+from tests.support.mesh_stand import INTERNAL, PUBLIC, MakeMesh, MeshNode
 
 SHORT_S = 15.0
 LONG_S = 65.0
@@ -36,7 +36,7 @@ async def test_pings_without_calls_are_permitted(make_mesh: MakeMesh, is_long: b
                 for channel in (public, internal):
                     group.create_task(_stays(channel, LONG_S if is_long else SHORT_S))
             assert _connections(node) == before
-            assert {port for _, port in before} == {8033, 8034}
+            assert {port for _, port in before} == {PUBLIC, INTERNAL}
 
 
 async def _stays(channel: grpc.aio.Channel, for_s: float) -> None:
@@ -50,4 +50,5 @@ def _connections(node: MeshNode) -> set[tuple[int, int]]:
     """The ports here and there of all that lead to the node's gRPC servers."""
     found = [each for each in psutil.Process().net_connections("tcp") if each.raddr]
     there = [each for each in found if each.raddr.ip.endswith(node.host)]
-    return {(each.laddr.port, each.raddr.port) for each in there if each.raddr.port in (8033, 8034)}
+    ports = {(each.laddr.port, each.raddr.port) for each in there}
+    return {(own, other) for own, other in ports if other in (PUBLIC, INTERNAL)}

@@ -6,7 +6,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.mesh_client import MeshClient, one_of
-from tests.support.mesh_stand import BIN, MakeMesh, MeshNode
+from tests.support.mesh_stand import BIN, OPERATIONS, MakeMesh, MeshNode
 
 RPS = 40
 INFER = {"method": "ModelInfer", "code": "OK"}
@@ -50,7 +50,7 @@ async def test_figures_move_with_requests_and_a_frozen_node_is_named(make_mesh: 
 
 async def counted(node: MeshNode) -> dict[str, float]:
     """How many calls a node says that it had, by the name between `modelmesh_` and its unit."""
-    url = f"http://{node.host}:2112/metrics"
+    url = f"http://{node.host}:{OPERATIONS}/metrics"
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         families = list(text_string_to_metric_families(await answer.text()))
     return {

@@ -67,6 +67,10 @@ async def eventually(
         await asyncio.sleep(POLL_S)
 
 
+# Not those of `make run`, which wants its own on every address and may be tested beside.
+PUBLIC, INTERNAL, OPERATIONS, REST = 18033, 18034, 12112, 18008
+
+
 @dataclass
 class MeshNode:
     """One node and the runtime beside it. `announced` is where other nodes are told to call,
@@ -87,11 +91,11 @@ class MeshNode:
 
     @property
     def public(self) -> str:
-        return f"{self.host}:8033"
+        return f"{self.host}:{PUBLIC}"
 
     @property
     def internal(self) -> str:
-        return f"{self.host}:8034"
+        return f"{self.host}:{INTERNAL}"
 
     @property
     def is_running(self) -> bool:
@@ -113,8 +117,8 @@ class MeshNode:
     def start(self) -> None:
         command: list[Any] = [*self.enter, BIN / "wml-serving", "node", "--store", self.store]
         command += ["--name", f"node{self.index}", "--listen", self.public]
-        command += ["--internal", self.internal, "--operations", f"{self.host}:2112"]
-        command += ["--rest-listen", f"{self.host}:8008"]
+        command += ["--internal", self.internal, "--operations", f"{self.host}:{OPERATIONS}"]
+        command += ["--rest-listen", f"{self.host}:{REST}"]
         command += ["--connection-age", str(CONNECTION_AGE_S)]
         if self.announced:
             command += ["--address", self.announced]
@@ -164,7 +168,7 @@ class MeshNode:
         """The status of its operations port; 0 where nobody answers."""
         with contextlib.suppress(OSError, TimeoutError, IndexError, ValueError):
             async with asyncio.timeout(2):
-                reader, writer = await asyncio.open_connection(self.host, 2112)
+                reader, writer = await asyncio.open_connection(self.host, OPERATIONS)
                 try:
                     writer.write(f"GET {path} HTTP/1.0\r\nHost: {self.host}\r\n\r\n".encode())
                     return int((await reader.readline()).split()[1])
@@ -245,7 +249,9 @@ class MeshStand:
         self.made += 1
         host = f"{self.subnet}.{10 + index}"
         runtime = self._runtime(index, host) if has_runtime else None
-        announced = "" if self.cuts is None else self.cuts.open(f"{self.subnet}.{100 + index}:8034")
+        announced = (
+            "" if self.cuts is None else self.cuts.open(f"{self.subnet}.{100 + index}:{INTERNAL}")
+        )
         node = MeshNode(
             *(index, host, self.folder, self.store, runtime, announced),
             options=(*self.options, *options),
@@ -459,7 +465,7 @@ def _subnet() -> str:
     while True:
         subnet = f"127.{random.randrange(1, 255)}.{random.randrange(255)}"
         with socket.socket() as probe:
-            if probe.connect_ex((f"{subnet}.10", 8033)):
+            if probe.connect_ex((f"{subnet}.10", PUBLIC)):
                 return subnet
 
 
