@@ -105,8 +105,9 @@ class Reseed:
         while self._missing:
             keys = list(self._missing)[:A_COMMIT]
             written += await self._write(keys)
-            self._believe_gone([key for key in keys if self._value(key) is None])
-            for key in keys:
+            left = [key for key in keys if key in self._missing]  # the others were seen meanwhile
+            self._believe_gone([key for key in left if self._value(key) is None])
+            for key in left:
                 self._missing.pop(key, None)
         return written
 

@@ -68,8 +68,8 @@ def _after(prefix: bytes) -> bytes:
 def no_change(key: bytes) -> pb.RequestOp:
     """Deletes a key that is not there, so that a transaction is no mere read.
 
-    Until 3.4.21 and 3.5.5 etcd ends where who asked for such a read gives up in the midst of it
-    (etcd issue 14110).
+    Before 3.5.5 etcd ends where who asked for such a read gives up in the midst of it (etcd issue
+    14110).
     """
     return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))
 

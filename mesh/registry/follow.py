@@ -174,7 +174,7 @@ class Follower(Generic[Value]):
         self._catch_up(await self._whole_listing())
         self._is_current = True
         self._pause_s = FIRST_PAUSE_S
-        watching = self._registry.watch(self._prefix, self._revision, self._store_id or "")
+        watching = self._registry.watch(self._prefix, self._revision, self.store_id)
         async with aclosing(watching) as batches:
             async for batch in batches:
                 read = self._reader()
@@ -202,7 +202,7 @@ class Follower(Generic[Value]):
 
     def _catch_up(self, listing: "_Listing[Value]") -> None:
         """Delivers how the listing differs from what is known. Await-free: one step of the view."""
-        gone, past = listing.unseen, Past(self._store_id or "", self._revision)
+        gone, past = listing.unseen, Past(self.store_id, self._revision)
         if listing.went_back:
             self._resets += 1
             self._known.clear()
