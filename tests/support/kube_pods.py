@@ -3,7 +3,10 @@
 import json
 
 from tests.support.kube_cluster import Cluster
+from tests.support.kube_installation import UP_S
+from tests.support.waiting import until
 
+ENDED = ("Succeeded", "Failed")
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -28,12 +31,17 @@ def pod(name: str, image: str, script: str, port: int = 8080) -> str:
 
 def said_by(cluster: Cluster, namespace: str, image: str, script: str) -> str:
     """What a pod wrote until it ended well."""
-    cluster.kubectl("-n", namespace, "apply", "-f", "-", stdin=pod("once", image, script))
-    ended = "--for=jsonpath={.status.phase}=Succeeded"
+    of = ("-n", namespace)
+    phase = ("get", "pod/once", "-o=jsonpath={.status.phase}")
+    cluster.kubectl(*of, "apply", "-f", "-", stdin=pod("once", image, script))
     try:
-        cluster.kubectl("-n", namespace, "wait", ended, "pod/once", "--timeout=30s")
+        until(
+            lambda: cluster.kubectl(*of, *phase) in ENDED,
+            lambda: cluster.kubectl(*of, "describe", "pod/once"),
+            UP_S,
+        )
+        said = cluster.kubectl(*of, "logs", "once")
+        assert cluster.kubectl(*of, *phase) == "Succeeded", said
     finally:
-        said = cluster.kubectl("-n", namespace, "logs", "once")
-        cluster.kubectl("-n", namespace, "delete", "pod/once", "--wait=false")
-        print(said)
+        cluster.kubectl(*of, "delete", "pod/once")
     return said
