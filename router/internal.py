@@ -17,7 +17,7 @@ from mesh.agent.copy import Copy
 from mesh.agent.engine import Node
 from mesh.agent.remote import MODEL_HEADER
 from mesh.core.errors import MeshError
-from mesh.core.ids import ModelId, Revision
+from mesh.core.ids import ModelId, NodeId, Revision
 from mesh.ops.clock import monotonic_s
 from mesh.ops.tasks import Tasks
 from mesh.peers.port import Ask, FailedThere, LoadedThere, NotThere
@@ -45,6 +45,8 @@ class PeerService(pb_grpc.PeerServicer):
         pb_grpc.add_PeerServicer_to_server(self, server)
 
     async def Hello(self, request: pb.HelloRequest, context: Context) -> Any:  # noqa: N802
+        if self._node.has_left:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the node has left")
         revision = self._node.follower.revision
         return pb.HelloResponse(node=self._node.identity.id, revision=revision)
 
@@ -67,6 +69,10 @@ class PeerService(pb_grpc.PeerServicer):
             case NotThere(reason=reason, revision=revision):
                 not_here = pb.NotHere(reason=reason, revision=revision)
                 return pb.EnsureLoadedResponse(not_here=not_here)
+
+    async def Farewell(self, request: pb.FarewellRequest, context: Context) -> Any:  # noqa: N802
+        await self._node.let_go(NodeId(request.node))
+        return pb.FarewellResponse()
 
     async def Recollect(  # noqa: N802
         self, request: pb.RecollectRequest, context: Context

@@ -44,9 +44,10 @@ log = logging.getLogger(__name__)
 Register = Callable[[grpc.aio.Server], None]
 
 QUIET_S = 0.1
-# What is passed on to a node that has left the store: others learn of it within this.
-LEFT_S = 0.5
+# Peers may take so long over the calls that they have open to a node that has left.
 LEFT_LIMIT_S = 10.0
+# What one that could not be told passes on: nothing for so long, and it has learnt.
+LEFT_S = 0.5
 # gRPC ends a connection within a tenth of its age.
 AGE_SLACK = 1.1
 # A client whose connection has aged closes it once its calls have ended.
@@ -208,13 +209,13 @@ async def _leave_clients(
 
 
 async def _leave_peers(internal: InternalServer, passed_on: PassedOn, node: Node) -> None:
-    """Peers that could not be told, since the store is away, learn it by a refusal for each model.
+    """Stops the door for peers once none of them has a call open.
 
-    A call that is refused goes elsewhere, and one that a server cancels as it stops is lost.
+    One that cannot be told may still pass some on, and learns by a refusal for each model: a call
+    that is refused goes elsewhere, and one that a server cancels as it stops is lost.
     """
-    has_others = any(other != node.identity.id for other in node.view.nodes)
-    if node.identity.address and has_others:
-        left_s = monotonic_s()
+    left_s = monotonic_s()
+    if node.identity.address and not await node.bid_farewell(LEFT_LIMIT_S):
         await asyncio.sleep(LEFT_S)
         while not passed_on.is_quiet(LEFT_S) and monotonic_s() < left_s + LEFT_LIMIT_S:  # noqa: ASYNC110
             await asyncio.sleep(LEFT_S / 10)

@@ -6,6 +6,7 @@ needs them no more.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -13,8 +14,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from router.server import CannotListen
 
-# A container that alone is restarted asks too: a node that ends begins with it by then.
-LEAVE_BEGINS_S = 3.0
+log = logging.getLogger(__name__)
+
+# A container that alone is restarted asks too: a node that ends has been told by then, also where
+# its machine has much to do. Who is let go too early takes the requests with it.
+LEAVE_BEGINS_S = 10.0
 LOOK_S = 0.1
 
 
@@ -69,6 +73,8 @@ class OperationsServer:
                     await asyncio.sleep(LOOK_S)
         if self._is_leaving():
             await self._done.wait()
+        else:
+            log.info("a container beside this node ends alone")
         return web.Response(text="ok\n")
 
     async def _scraped(self, _: web.Request) -> web.Response:

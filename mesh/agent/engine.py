@@ -15,6 +15,8 @@ from mesh.agent.claims import Claims
 from mesh.agent.copy import Copy, Purpose
 from mesh.agent.doubts import Doubts
 from mesh.agent.errands import Errands
+from mesh.agent.farewell import bid_farewell, let_go
+from mesh.agent.fortunes import Fortunes
 from mesh.agent.growth import Growth
 from mesh.agent.hearsay import Hearsay
 from mesh.agent.history import History
@@ -50,7 +52,7 @@ from mesh.ops.tasks import Tasks
 from mesh.peers.port import Ask, Outcome, Peers
 from mesh.registry.follow import Follower, Past
 from mesh.registry.port import Registry
-from mesh.runtime.port import KeyChanged, Progress, Runtime, RuntimeEvent, RuntimeInfo
+from mesh.runtime.port import Runtime
 from mesh.wire import records
 
 log = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ class Node:
         self.identity = identity
         self.follower = Follower(registry, Reading, self._take_in, on_reset=self._reset)
         self._runtime = runtime
+        self._peers = peers
         self._clock = clock
         self.signals = Signals()
         self._announcer = Announcer(registry)
@@ -128,6 +131,7 @@ class Node:
         record = _record(identity, clock.wall_s())
         self._growth = Growth(self, identity.policy.thresholds)
         self.standing = Standing(record, self.view, self._announcer, clock, self._state_moved)
+        self._fortunes = Fortunes(self, self._transitions)
 
     @property
     def routes(self) -> Mapping[str, Route]:
@@ -151,7 +155,7 @@ class Node:
         """Follows, announces and watches the runtime, for ever; cancelled, it leaves the store."""
         patience_s = self.identity.patience_s
         watching = monitor(
-            self._runtime, self, patience_s=patience_s, clock=self._clock.monotonic_s
+            self._runtime, self._fortunes, patience_s=patience_s, clock=self._clock.monotonic_s
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -191,6 +195,10 @@ class Node:
         if self._announcing is not None:
             self._announcing.cancel()
             await asyncio.wait([self._announcing])
+
+    async def bid_farewell(self, limit_s: float) -> bool:
+        """Returns once no peer has a call open to this node; False where one has not said so."""
+        return await bid_farewell(self, self._peers, limit_s)
 
     # What the router asks.
 
@@ -253,6 +261,11 @@ class Node:
     async def ensure_loaded(self, ask: Ask) -> Outcome:
         """Has a model loaded here for a peer; see `serving.ensure_loaded`."""
         return await ensure_loaded(ask, self)
+
+    async def let_go(self, node: NodeId) -> None:
+        """Sends nothing more to a node that has left; returns once it has answered what it got."""
+        self.reach.left(node)
+        await let_go(self._routes.open_to(node))
 
     # What resolutions and transitions ask: see their protocols.
 
@@ -334,52 +347,12 @@ class Node:
             self._transitions.offer(model)
             copy.send(life.Forgiven())
 
-    # News of the runtime: see monitor.Listener.
-
-    def runtime_ready(self, info: RuntimeInfo) -> None:
-        self.holdings.room.open(info)
-        self.standing.set_capacity(info.capacity_bytes)
-        self.standing.set_state(NodeState.READY)
-        # What was given up while it was away is begun again.
-        self._transitions.offer_again()
-        for name in self.view.predictors:
-            self._transitions.consider(name)
-        self.signals.notify(tuple(self.view.predictors))
-
-    def runtime_event(self, event: RuntimeEvent) -> None:
-        match event:
-            case KeyChanged(key=key):
-                log.info("storage key changed", extra={"key": key})
-                for copy in self.holdings:
-                    if copy.model.common_source.storage_key == key:
-                        self.forgive(copy.id)
-                self._questions.forgive_key(key)
-            case Progress():
-                self._progressed(event)
-
-    def _progressed(self, progress: Progress) -> None:
-        copy = self.holdings.get(progress.model)
-        if copy is not None and isinstance(copy.state, life.Loading):
-            copy.progress = progress
-            self._tell(self.view.names(progress.model))
-
-    def runtime_lost(self) -> None:
-        self.holdings.room.close()
+    def forgive_key(self, key: str) -> None:
+        """A storage key changed: what failed with it may not fail any more."""
         for copy in self.holdings:
-            copy.send(life.RuntimeLost())
-        self.standing.set_state(NodeState.STARTING)
-
-    def adapter_lost(self) -> None:
-        self.holdings.room.close()
-        for copy in self.holdings:
-            copy.send(life.AdapterLost())
-
-    def runtime_failing(self) -> None:
-        """Whoever waits for the runtime is told that it does not come."""
-        self.standing.set_state(NodeState.FAILING)
-        for copy in self.holdings:
-            if isinstance(copy.state, life.Queued):
-                copy.send(life.Leave())
+            if copy.model.common_source.storage_key == key:
+                self.forgive(copy.id)
+        self._questions.forgive_key(key)
 
     async def _tick(self) -> None:
         while True:
@@ -474,9 +447,9 @@ class Node:
             self.history.look(name)
             self._transitions.consider(name)
         self.signals.notify(names)
-        self._tell(names)
+        self.tell(names)
 
-    def _tell(self, names: frozenset[PredictorName]) -> None:
+    def tell(self, names: frozenset[PredictorName]) -> None:
         for listener in tuple(self.listeners):
             listener(names)
 

@@ -1,7 +1,7 @@
 """Which nodes can be reached, for those that were spoken to: known at once, not after their lease.
 
-A node is down from a failed connection, or a connection that is lost, until it says hello again. A
-node that nobody spoke to counts as up: the first who tries finds out.
+A node is down from a failed connection, a connection that is lost, or its own farewell, until it
+says hello again. A node that nobody spoke to counts as up: the first who tries finds out.
 """
 
 import asyncio
@@ -50,6 +50,13 @@ class Reach:
         """A connection to it failed."""
         self.use(node)
         self._set_down(node)
+
+    def left(self, node: NodeId) -> None:
+        """It says that it has left: it answers, but not as itself any more."""
+        if node not in self._down:
+            log.info("node has left", extra={"peer": node})
+            self._down.add(node)
+            self._on_change(node)
 
     async def answers(self, node: NodeId, address: str) -> bool:
         """Whether this life of the node answers at the address, now."""

@@ -9,7 +9,7 @@ from mesh.core.ids import ModelId, NodeId
 MODEL_HEADER = "wml-model-bin"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class RemoteCopy:
     """`in_flight` counts what this node sent there, and only that.
 

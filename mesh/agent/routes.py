@@ -4,6 +4,7 @@ The copy on this node comes first. Copies of nodes that drain are used only wher
 """
 
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from mesh.agent.copy import Copy
 from mesh.agent.reach import Reach
@@ -26,8 +27,9 @@ class Routes:
         self._view = view
         self._reach = reach
         self._find = find
-        # Kept while the route lasts, for what each has in flight.
-        self._remote: dict[tuple[ModelId, NodeId], RemoteCopy] = {}
+        # Each is kept by the routes to it, and by the calls that it has in flight.
+        self._remote: WeakValueDictionary[tuple[ModelId, NodeId], RemoteCopy]
+        self._remote = WeakValueDictionary()
 
     def renew(self, name: PredictorName) -> None:
         """Makes the route of a name what the view says; none where nobody serves it."""
@@ -47,9 +49,9 @@ class Routes:
             return others
         return here + others
 
-    def forget(self, model: ModelId, node: NodeId) -> None:
-        """The copy is gone."""
-        self._remote.pop((model, node), None)
+    def open_to(self, node: NodeId) -> tuple[RemoteCopy, ...]:
+        """The copies there with calls of this node's that have not ended."""
+        return tuple(copy for copy in self._remote.values() if copy.node == node and copy.in_flight)
 
     def _others(self, model: ModelId) -> Route:
         nodes = sorted(

@@ -61,6 +61,14 @@ class GrpcPeers:
             raise _unavailable(address, error) from error
         return Memory(seen, entries) if seen > revision else None
 
+    async def farewell(self, address: str, node: NodeId) -> None:
+        if not await self._links.connect(address):
+            raise Unavailable(f"node at {address} cannot be reached")
+        try:
+            await self._stub(address).Farewell(pb.FarewellRequest(node=node))
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable(address, error) from error
+
     async def until_lost(self, address: str) -> None:
         await self._links.until_lost(address)
 

@@ -72,6 +72,10 @@ class Peers(Protocol):
         """What the node there knows of a store; None where that is nothing after `revision`."""
         ...
 
+    async def farewell(self, address: str, node: NodeId) -> None:
+        """This node, `node`, has left: returns once the other one has no call open to it."""
+        ...
+
     async def until_lost(self, address: str) -> None:
         """Returns when there is no connection to the address, or there is none any more."""
         ...

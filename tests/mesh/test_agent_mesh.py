@@ -253,6 +253,71 @@ async def test_node_that_has_left_says_of_no_model_that_it_is_there():
         assert model in holder.runtime.loaded  # what is in flight goes on
 
 
+async def test_peers_send_nothing_more_to_a_node_that_says_farewell_though_its_record_stays():
+    async with mesh(2) as m:
+        model = await use(m, "a")
+        leaving, asked = one_with(m, model), one_without(m, model)
+        (copy,) = asked.node.routes["a"]
+        assert copy.node == leaving.node.identity.id
+        leaving.node.has_left = True  # as after withdraw, where the store has not said it yet
+        assert await leaving.node.bid_farewell(10)
+        assert leaving.node.identity.id in asked.node.view.nodes
+        assert "a" not in asked.node.routes
+        await asyncio.sleep(10)
+        assert "a" not in asked.node.routes
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told by the store too", "not told"])
+async def test_farewell_lasts_until_what_peers_had_sent_is_answered(*, is_told: bool):
+    async with mesh(3) as m:
+        model = await use(m, "a")
+        leaving, asked = one_with(m, model), one_without(m, model)
+        sent = [await asked.node.resolve("a") for _ in range(2)]
+        if is_told:
+            await leaving.node.withdraw()
+            await until(lambda: leaving.node.identity.id not in asked.node.view.nodes)
+        async with asyncio.TaskGroup() as group:
+            farewell = group.create_task(leaving.node.bid_farewell(10))
+            for copy in sent:
+                await asyncio.sleep(1)
+                assert not farewell.done()
+                copy.leave()
+            await asyncio.sleep(0.1)
+            assert farewell.done()
+        assert farewell.result()
+
+
+async def test_copies_elsewhere_are_remembered_for_as_long_as_they_are_routed_to_or_used():
+    async with mesh(2) as m:
+        model = await use(m, "a")
+        holder, asked = one_with(m, model), one_without(m, model)
+        remembered = asked.node._routes._remote
+        used = await asked.node.resolve("a")
+        assert set(remembered.values()) == {used}
+        await holder.delete("a")
+        await until(lambda: "a" not in asked.node.routes)
+        assert asked.node._routes.open_to(holder.node.identity.id) == (used,)
+        used.leave()
+        del used
+        assert not remembered
+
+
+async def test_farewell_says_whether_a_peer_could_not_be_told_or_took_too_long():
+    async with mesh(3) as m:
+        model = await use(m, "a")
+        leaving, asked = one_with(m, model), one_without(m, model)
+        addresses = [node.node.identity.address for node in (leaving, asked)]
+        m.network.change(lambda: m.network.cut.add(tuple(addresses)))
+        assert not await leaving.node.bid_farewell(10)
+        m.network.change(m.network.cut.clear)
+        await until(lambda: "a" in asked.node.routes)
+        used = await asked.node.resolve("a")
+        began_s = loop_time_s()
+        assert not await leaving.node.bid_farewell(10)
+        assert used.in_flight == 1
+        assert loop_time_s() - began_s == pytest.approx(10, abs=0.1)
+
+
 async def test_model_that_is_loaded_while_its_node_leaves_is_handed_over_too():
     async with mesh(1) as m:
         (leaving,) = m.nodes
@@ -316,6 +381,14 @@ async def use(m: Mesh, name: str) -> ModelId:
     (holder,) = [node for node in m.nodes if model in node.runtime.loaded]
     await holder.ask(name)
     return model
+
+
+def one_with(m: Mesh, model: ModelId) -> Engine:
+    return next(node for node in m.nodes if model in node.runtime.loaded)
+
+
+def one_without(m: Mesh, model: ModelId) -> Engine:
+    return next(node for node in m.nodes if model not in node.runtime.loaded)
 
 
 async def in_time(

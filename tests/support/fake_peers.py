@@ -46,7 +46,10 @@ class FakePeers:
 
     async def hello(self, address: str) -> NodeId:
         await self._reach(address)
-        return self._network.nodes[address].identity.id
+        node = self._network.nodes[address]
+        if node.has_left:
+            raise Unavailable(f"node at {address} has left")
+        return node.identity.id
 
     async def ensure_loaded(self, address: str, ask: Ask) -> Outcome:
         self._network.asked.append((address, ask))
@@ -57,6 +60,10 @@ class FakePeers:
         await self._reach(address)
         seen = self._network.nodes[address].memory.since(store_id, revision)
         return None if seen is None else Memory(seen[0], dict(seen[1]))
+
+    async def farewell(self, address: str, node: NodeId) -> None:
+        await self._reach(address)
+        await self._network.nodes[address].let_go(node)
 
     async def until_lost(self, address: str) -> None:
         while self._network.is_open(self._own, address):

@@ -88,6 +88,12 @@ class Load:
         told = Told(**json.loads(self._process.communicate(timeout=90)[0]))
         self.asked, self.failures, self.failed_s = told.asked, told.failures, told.failed_s
 
+    def lost(self) -> str:
+        """How many failed, in what way, and in which seconds of the machine's clock."""
+        spans = [f"{asked_s:.1f}-{ended_s:.1f}" for asked_s, ended_s in self.failed_s]
+        ways = sorted(set(self.failures))
+        return f"{len(self.failures)} of {self.asked}: {ways}, {spans}" if spans else ""
+
 
 def load_command(host: str, clients: Clients) -> list[str]:
     program = (sys.executable, "-m", "tests.support.kube_load")

@@ -5,10 +5,15 @@ import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+import pytest
+
 from mesh.agent.holdings import Identity
 from mesh.core.errors import Unavailable
 from mesh.core.ids import NodeId, Revision
+from mesh.peers.client import GrpcPeers
+from mesh.peers.links import Links
 from mesh.registry.port import Check, LeaseId, Op
+from router import node as router_node
 from tests.support.builders import RUNTIME
 from tests.support.fake_runtime import FakeRuntime
 from tests.support.fickle_registry import FickleRegistry
@@ -47,7 +52,14 @@ class AwayRegistry(FickleRegistry):
             raise Unavailable("the store is away")
 
 
-async def test_calls_that_peers_pass_on_to_a_node_that_leaves_unannounced_are_all_answered():
+@pytest.mark.parametrize("is_told", [True, False], ids=["told by itself", "told by nobody"])
+async def test_calls_that_peers_pass_on_to_a_node_that_leaves_unannounced_are_all_answered(
+    *, is_told: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if is_told:
+        monkeypatch.setattr(router_node, "LEFT_S", 0.0)  # it waits for nothing else
+    else:
+        monkeypatch.setattr(GrpcPeers, "farewell", _unheard)
     registry = AwayRegistry()
     async with AsyncExitStack() as stack, AsyncExitStack() as leaving:
         holder = await leaving.enter_async_context(_node("n1", registry, FakeRuntime()))
@@ -68,6 +80,23 @@ async def test_calls_that_peers_pass_on_to_a_node_that_leaves_unannounced_are_al
             await leaving.aclose()
             answers.is_enough = True
         assert third.plane.metadata
+
+
+async def test_node_that_has_left_does_not_answer_as_itself_any_more():
+    async with _node("n1", AwayRegistry(), FakeRuntime()) as left:
+        address = left.running.node.identity.address
+        peers = GrpcPeers(Links())
+        try:
+            assert await peers.hello(address) == NodeId("n1")
+            left.running.node.has_left = True
+            with pytest.raises(Unavailable, match="the node has left"):
+                await peers.hello(address)
+        finally:
+            await peers.close()
+
+
+async def _unheard(peers: GrpcPeers, address: str, node: NodeId) -> None:
+    raise Unavailable(f"node at {address} cannot be reached")
 
 
 class _Answers:

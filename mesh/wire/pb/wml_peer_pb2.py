@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0ewml_peer.proto\x12\x12wmlserving.peer.v1\"\x0e\n\x0cHelloRequest\"/\n\rHelloResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\"6\n\x10RecollectRequest\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\"R\n\x0bRecollected\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x31\n\x07\x65ntries\x18\x02 \x03(\x0b\x32 .wmlserving.peer.v1.Recollection\"*\n\x0cRecollection\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"j\n\x13\x45nsureLoadedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\tprotected\x18\x04 \x03(\t\x12\x0e\n\x06used_s\x18\x05 \x01(\x01\"\xbf\x01\n\x14\x45nsureLoadedResponse\x12,\n\x06loaded\x18\x01 \x01(\x0b\x32\x1a.wmlserving.peer.v1.LoadedH\x00\x12,\n\x06\x66\x61iled\x18\x02 \x01(\x0b\x32\x1a.wmlserving.peer.v1.FailedH\x00\x12/\n\x08not_here\x18\x03 \x01(\x0b\x32\x1b.wmlserving.peer.v1.NotHereH\x00\x12\x0f\n\x07since_s\x18\x04 \x01(\x01\x42\t\n\x07outcome\"\x1c\n\x06Loaded\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\"\x18\n\x06\x46\x61iled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"+\n\x07NotHere\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x32\x93\x02\n\x04Peer\x12N\n\x05Hello\x12 .wmlserving.peer.v1.HelloRequest\x1a!.wmlserving.peer.v1.HelloResponse\"\x00\x12\x63\n\x0c\x45nsureLoaded\x12\'.wmlserving.peer.v1.EnsureLoadedRequest\x1a(.wmlserving.peer.v1.EnsureLoadedResponse\"\x00\x12V\n\tRecollect\x12$.wmlserving.peer.v1.RecollectRequest\x1a\x1f.wmlserving.peer.v1.Recollected\"\x00\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0ewml_peer.proto\x12\x12wmlserving.peer.v1\"\x0e\n\x0cHelloRequest\"/\n\rHelloResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\"\x1f\n\x0f\x46\x61rewellRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\"\x12\n\x10\x46\x61rewellResponse\"6\n\x10RecollectRequest\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\"R\n\x0bRecollected\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x31\n\x07\x65ntries\x18\x02 \x03(\x0b\x32 .wmlserving.peer.v1.Recollection\"*\n\x0cRecollection\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"j\n\x13\x45nsureLoadedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07purpose\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x11\n\tprotected\x18\x04 \x03(\t\x12\x0e\n\x06used_s\x18\x05 \x01(\x01\"\xbf\x01\n\x14\x45nsureLoadedResponse\x12,\n\x06loaded\x18\x01 \x01(\x0b\x32\x1a.wmlserving.peer.v1.LoadedH\x00\x12,\n\x06\x66\x61iled\x18\x02 \x01(\x0b\x32\x1a.wmlserving.peer.v1.FailedH\x00\x12/\n\x08not_here\x18\x03 \x01(\x0b\x32\x1b.wmlserving.peer.v1.NotHereH\x00\x12\x0f\n\x07since_s\x18\x04 \x01(\x01\x42\t\n\x07outcome\"\x1c\n\x06Loaded\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\"\x18\n\x06\x46\x61iled\x12\x0e\n\x06reason\x18\x01 \x01(\t\"+\n\x07NotHere\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x32\xec\x02\n\x04Peer\x12N\n\x05Hello\x12 .wmlserving.peer.v1.HelloRequest\x1a!.wmlserving.peer.v1.HelloResponse\"\x00\x12\x63\n\x0c\x45nsureLoaded\x12\'.wmlserving.peer.v1.EnsureLoadedRequest\x1a(.wmlserving.peer.v1.EnsureLoadedResponse\"\x00\x12W\n\x08\x46\x61rewell\x12#.wmlserving.peer.v1.FarewellRequest\x1a$.wmlserving.peer.v1.FarewellResponse\"\x00\x12V\n\tRecollect\x12$.wmlserving.peer.v1.RecollectRequest\x1a\x1f.wmlserving.peer.v1.Recollected\"\x00\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLOREQUEST']._serialized_end=52
   _globals['_HELLORESPONSE']._serialized_start=54
   _globals['_HELLORESPONSE']._serialized_end=101
-  _globals['_RECOLLECTREQUEST']._serialized_start=103
-  _globals['_RECOLLECTREQUEST']._serialized_end=157
-  _globals['_RECOLLECTED']._serialized_start=159
-  _globals['_RECOLLECTED']._serialized_end=241
-  _globals['_RECOLLECTION']._serialized_start=243
-  _globals['_RECOLLECTION']._serialized_end=285
-  _globals['_ENSURELOADEDREQUEST']._serialized_start=287
-  _globals['_ENSURELOADEDREQUEST']._serialized_end=393
-  _globals['_ENSURELOADEDRESPONSE']._serialized_start=396
-  _globals['_ENSURELOADEDRESPONSE']._serialized_end=587
-  _globals['_LOADED']._serialized_start=589
-  _globals['_LOADED']._serialized_end=617
-  _globals['_FAILED']._serialized_start=619
-  _globals['_FAILED']._serialized_end=643
-  _globals['_NOTHERE']._serialized_start=645
-  _globals['_NOTHERE']._serialized_end=688
-  _globals['_PEER']._serialized_start=691
-  _globals['_PEER']._serialized_end=966
+  _globals['_FAREWELLREQUEST']._serialized_start=103
+  _globals['_FAREWELLREQUEST']._serialized_end=134
+  _globals['_FAREWELLRESPONSE']._serialized_start=136
+  _globals['_FAREWELLRESPONSE']._serialized_end=154
+  _globals['_RECOLLECTREQUEST']._serialized_start=156
+  _globals['_RECOLLECTREQUEST']._serialized_end=210
+  _globals['_RECOLLECTED']._serialized_start=212
+  _globals['_RECOLLECTED']._serialized_end=294
+  _globals['_RECOLLECTION']._serialized_start=296
+  _globals['_RECOLLECTION']._serialized_end=338
+  _globals['_ENSURELOADEDREQUEST']._serialized_start=340
+  _globals['_ENSURELOADEDREQUEST']._serialized_end=446
+  _globals['_ENSURELOADEDRESPONSE']._serialized_start=449
+  _globals['_ENSURELOADEDRESPONSE']._serialized_end=640
+  _globals['_LOADED']._serialized_start=642
+  _globals['_LOADED']._serialized_end=670
+  _globals['_FAILED']._serialized_start=672
+  _globals['_FAILED']._serialized_end=696
+  _globals['_NOTHERE']._serialized_start=698
+  _globals['_NOTHERE']._serialized_end=741
+  _globals['_PEER']._serialized_start=744
+  _globals['_PEER']._serialized_end=1108
 # @@protoc_insertion_point(module_scope)

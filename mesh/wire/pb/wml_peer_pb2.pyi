@@ -18,6 +18,16 @@ class HelloResponse(_message.Message):
     revision: int
     def __init__(self, node: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
+class FarewellRequest(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    def __init__(self, node: _Optional[str] = ...) -> None: ...
+
+class FarewellResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class RecollectRequest(_message.Message):
     __slots__ = ("store_id", "revision")
     STORE_ID_FIELD_NUMBER: _ClassVar[int]

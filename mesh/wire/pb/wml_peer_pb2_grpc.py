@@ -44,6 +44,11 @@ class PeerStub:
                 request_serializer=wml__peer__pb2.EnsureLoadedRequest.SerializeToString,
                 response_deserializer=wml__peer__pb2.EnsureLoadedResponse.FromString,
                 _registered_method=True)
+        self.Farewell = channel.unary_unary(
+                '/wmlserving.peer.v1.Peer/Farewell',
+                request_serializer=wml__peer__pb2.FarewellRequest.SerializeToString,
+                response_deserializer=wml__peer__pb2.FarewellResponse.FromString,
+                _registered_method=True)
         self.Recollect = channel.unary_stream(
                 '/wmlserving.peer.v1.Peer/Recollect',
                 request_serializer=wml__peer__pb2.RecollectRequest.SerializeToString,
@@ -69,6 +74,14 @@ class PeerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Farewell(self, request, context):
+        """The caller has left the mesh: the node sends it nothing more, and answers once it has no call
+        open to the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Recollect(self, request, context):
         """What the node has seen of the store where the caller had not: all Predictors, models, runtimes and copies that it
         knows, in parts. Nothing where it has not seen more of that store.
@@ -89,6 +102,11 @@ def add_PeerServicer_to_server(servicer, server):
                     servicer.EnsureLoaded,
                     request_deserializer=wml__peer__pb2.EnsureLoadedRequest.FromString,
                     response_serializer=wml__peer__pb2.EnsureLoadedResponse.SerializeToString,
+            ),
+            'Farewell': grpc.unary_unary_rpc_method_handler(
+                    servicer.Farewell,
+                    request_deserializer=wml__peer__pb2.FarewellRequest.FromString,
+                    response_serializer=wml__peer__pb2.FarewellResponse.SerializeToString,
             ),
             'Recollect': grpc.unary_stream_rpc_method_handler(
                     servicer.Recollect,
@@ -150,6 +168,33 @@ class Peer:
             '/wmlserving.peer.v1.Peer/EnsureLoaded',
             wml__peer__pb2.EnsureLoadedRequest.SerializeToString,
             wml__peer__pb2.EnsureLoadedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Farewell(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wmlserving.peer.v1.Peer/Farewell',
+            wml__peer__pb2.FarewellRequest.SerializeToString,
+            wml__peer__pb2.FarewellResponse.FromString,
             options,
             channel_credentials,
             insecure,
