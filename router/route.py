@@ -22,6 +22,8 @@ from router.waiting import WaitingRoom
 TRIES = 3
 # A copy that is gone on arrival costs no try; but a request does not go round for ever.
 MAX_TURNS = 20
+# ModelMesh's word for a call that is to stay on the node that it came to, where that has a copy.
+BALANCED = ("mm-balanced", "true")
 NAME_HEADERS = (VMODEL_HEADER, f"{VMODEL_HEADER}-bin")
 
 
@@ -51,7 +53,7 @@ class Router:
         if not name:
             raise InvalidRequest(naming.field, "required")
         forwarded = passed_on(metadata)
-        tries = self.tries()
+        tries = self.tries(metadata)
         while tries.left:
             upstream = self._at_hand(name, tries) or await self.enter(name, deadline_s, tries)
             try:
@@ -73,9 +75,9 @@ class Router:
                 upstream.leave()
         raise Unavailable(f"the runtime of predictor {name!r} cannot be reached")
 
-    def tries(self) -> "Tries":
-        """For one call."""
-        return Tries(self._mesh)
+    def tries(self, metadata: Iterable[tuple[str, str | bytes]]) -> "Tries":
+        """For one call, with its metadata."""
+        return Tries(self._mesh, is_balanced=BALANCED in tuple(metadata))
 
     async def enter(self, name: str, deadline_s: float | None, tries: "Tries") -> Upstream:
         """A copy that serves the name, entered once: the caller must leave it. Raises MeshError."""
@@ -88,7 +90,8 @@ class Router:
             return None
         if tries.busy:
             route = tries.others(route)
-        upstream = route[0] if len(route) == 1 else self._mesh.pick(route)
+        has_choice = len(route) > 1 and not (tries.is_balanced and not route[0].hop)
+        upstream = self._mesh.pick(route) if has_choice else route[0]
         upstream.enter(now)
         return upstream
 
@@ -97,11 +100,13 @@ class Tries:
     """How often a call is tried, and what is learnt from each that failed.
 
     A call that may have been executed is never tried again. `busy`: the copies for which as many
-    wait as may; each is asked once, so that these cost no try.
+    wait as may; each is asked once, so that these cost no try. `is_balanced`: the caller spreads
+    its calls over the nodes by itself.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, *, is_balanced: bool = False) -> None:
         self._mesh = mesh
+        self.is_balanced = is_balanced
         self._has_rechecked = False
         self._turns = 0
         self._busy_error: Exception | None = None

@@ -63,7 +63,7 @@ class Streams:
         name = head.name or name_in(client.metadata)
         if not name:
             raise InvalidRequest(field, "required")
-        tries = self._router.tries()
+        tries = self._router.tries(client.metadata)
         while tries.left:
             upstream = await self._router.enter(name, client.deadline_s, tries)
             try:

@@ -111,6 +111,24 @@ async def test_copy_that_others_keep_busy_is_left_for_the_one_here():
             await task
 
 
+@pytest.mark.parametrize(("balanced", "stays"), [("true", True), ("false", False)])
+async def test_calls_of_clients_that_balance_stay_where_they_came_to(balanced: str, *, stays: bool):
+    async with two_copies() as (left, right, gate):
+        message = kfs.ModelInferRequest(model_name="p", id=HELD)
+        metadata = (("mm-balanced", balanced),)
+        count = LEAST_QUEUE
+        held = [begin(_infer(left, message, metadata)) for _ in range(count)]
+        await eventually(lambda: held_by(left) + held_by(right) == count)
+        assert (held_by(right) == 0) == stays
+        gate.set()
+        for task in held:
+            await task
+
+
+async def _infer(w: World, message: kfs.ModelInferRequest, metadata: tuple[tuple[str, str], ...]):
+    return await w.infer.ModelInfer(message, metadata=metadata)
+
+
 async def streamed(w: World) -> list[str]:
     message = kfs.ModelInferRequest(model_name="p", id="streamed").SerializeToString()
     stream = w.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
