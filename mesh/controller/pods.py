@@ -52,9 +52,10 @@ LOOPBACK = "127.0.0.1"
 SOCKET = f"{SOCKET_DIR}/adapter.sock"
 RUNTIME_FILE = "runtime.json"
 GIB = 2**30
-# A connection ends within a tenth of its age; then come requests, and those that are passed on.
+# A connection ends within a tenth of its age, and its client lets go of it; then come requests, and
+# those that are passed on.
 AGE_SLACK = 1.1
-IN_FLIGHT_S = 30 + 10 + 30
+IN_FLIGHT_S = 10 + 30 + 10 + 30
 # The proxies of all machines have heard by then that a pod ends.
 LINGER_S = 3
 DROP_ALL: Json = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}

@@ -146,7 +146,7 @@ def test_grace_period_has_room_for_all_that_a_leaving_node_waits_for():
     config = read_config("handOverSeconds: 100\nconnectionAgeSeconds: 50")
     spec = pod(shipped(), config)
     # Handing over, connections' age and a tenth, requests, those passed on, the server's stop.
-    assert spec["terminationGracePeriodSeconds"] > 100 + 55 + 30 + 10 + 30
+    assert spec["terminationGracePeriodSeconds"] > 100 + 55 + 10 + 30 + 10 + 30
     assert spec["terminationGracePeriodSeconds"] == grace_period_s(config)
     assert {"--hand-over=100", "--connection-age=50"} <= set(container(spec, "mesh")["args"])
 
