@@ -30,6 +30,7 @@ class Reach:
         self._on_change = on_change
         self._down: set[NodeId] = set()
         self._watched: set[NodeId] = set()
+        self._left: set[NodeId] = set()
         self._tasks = Tasks()
 
     @property
@@ -49,14 +50,15 @@ class Reach:
     def lost(self, node: NodeId) -> None:
         """A connection to it failed."""
         self.use(node)
-        self._set_down(node)
+        if node in self._watched:
+            self._set_down(node)
 
     def left(self, node: NodeId) -> None:
-        """It says that it has left: it answers, but not as itself any more."""
-        if node not in self._down:
-            log.info("node has left", extra={"peer": node})
-            self._down.add(node)
-            self._on_change(node)
+        """It says that it has left: this life of it is down for good."""
+        self.use(node)
+        if node in self._watched:
+            self._left.add(node)
+            self._set_down(node)
 
     async def answers(self, node: NodeId, address: str) -> bool:
         """Whether this life of the node answers at the address, now."""
@@ -80,19 +82,23 @@ class Reach:
                     continue  # only the connection was renewed
             self._set_down(node)
             await asyncio.sleep(PROBE_S)
-        self._watched.discard(node)
-        self._down.discard(node)
+        for known in (self._watched, self._down, self._left):
+            known.discard(node)
+        await self._peers.until_lost(address)  # it may be answering still
         if not any(other.address == address for other in self._nodes.values()):
             await self._peers.forget(address)
 
     def _set_down(self, node: NodeId) -> None:
         if node not in self._down:
-            log.warning("node cannot be reached", extra={"peer": node})
+            if node in self._left:
+                log.info("node has left", extra={"peer": node})
+            else:
+                log.warning("node cannot be reached", extra={"peer": node})
             self._down.add(node)
             self._on_change(node)
 
     def _set_up(self, node: NodeId) -> None:
-        if node in self._down:
+        if node in self._down and node not in self._left:
             log.info("node can be reached again", extra={"peer": node})
             self._down.discard(node)
             self._on_change(node)

@@ -154,6 +154,8 @@ def test_table_at_each_step_is_that_of_the_documentation(loaded: Namespace, gate
     (table,) = re.findall(TABLE, (ROOT / "docs/kubernetes.md").read_text(), re.S | re.M)
     first, loaded_first, second, loaded_second, failed = [row[1:6] for row in rows(table)]
     loaded.kubectl("delete", "predictor", NAME)
+    # Applied again before that is seen, it would be an update.
+    until(lambda: is_unknown(loaded), loaded.story, SEEN_S)
     gate.hold("mnist")
     loaded.apply("sklearn", "sklearn/mnist-svm.joblib", "gated")
     gate.wait_for_held()
@@ -177,6 +179,15 @@ def test_table_at_each_step_is_that_of_the_documentation(loaded: Namespace, gate
     loaded.until_row(*failed)
     loaded.apply("sklearn", "sklearn/mnist-svm.joblib")
     loaded.until_row(*LOADED)
+
+
+def is_unknown(namespace: Namespace) -> bool:
+    """Whether the mesh has no such Predictor any more."""
+    try:
+        namespace.answer(namespace.address())
+    except AssertionError as error:
+        return "NotFound" in str(error)
+    return False
 
 
 def test_runtime_pods_have_three_containers(loaded: Namespace):

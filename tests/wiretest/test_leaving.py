@@ -17,7 +17,7 @@ from router import node as router_node
 from tests.support.builders import RUNTIME
 from tests.support.fake_runtime import FakeRuntime
 from tests.support.fickle_registry import FickleRegistry
-from tests.support.world import World, eventually, world
+from tests.support.world import World, begin, eventually, world
 
 CALLERS = 8
 
@@ -80,6 +80,29 @@ async def test_calls_that_peers_pass_on_to_a_node_that_leaves_unannounced_are_al
             await leaving.aclose()
             answers.is_enough = True
         assert third.plane.metadata
+
+
+@pytest.mark.parametrize("is_away", [True, False], ids=["the store is away", "all is well"])
+async def test_call_that_a_peer_passed_on_lasts_longer_than_its_node(*, is_away: bool):
+    registry = AwayRegistry()
+    async with AsyncExitStack() as stack, AsyncExitStack() as leaving:
+        holder = await leaving.enter_async_context(_node("n1", registry, FakeRuntime()))
+        asked = await stack.enter_async_context(
+            _node("n2", registry, FakeRuntime(capacity_bytes=1))
+        )
+        await holder.apply("p")
+        await holder.reaches("p", "Loaded  UpToDate")
+        await eventually(lambda: _knows(asked, 2) and asked.running.node.routes.get("p"))
+        gate = holder.plane.gates["held"] = asyncio.Event()
+        answer = begin(asked.ask("p", "held"))
+        await eventually(lambda: holder.plane.metadata)
+        registry.is_cut = is_away
+        leaves = begin(leaving.aclose())
+        await asyncio.sleep(2.0)  # it has told everybody, and is gone from the store
+        assert not leaves.done()
+        gate.set()
+        assert (await answer).id == "held"
+        await leaves
 
 
 async def test_node_that_has_left_does_not_answer_as_itself_any_more():
