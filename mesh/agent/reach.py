@@ -1,7 +1,8 @@
 """Which nodes can be reached, for those that were spoken to: known at once, not after their lease.
 
-A node is down from a failed connection, a connection that is lost, or its own farewell, until it
-says hello again. A node that nobody spoke to counts as up: the first who tries finds out.
+A node is down from a failed connection, or a connection that is lost, until it says hello again;
+from its own farewell it is down for good. A node that nobody spoke to counts as up: the first who
+tries finds out.
 """
 
 import asyncio
@@ -43,9 +44,10 @@ class Reach:
 
     def use(self, node: NodeId) -> None:
         """This node will be spoken to: from now on it is known whether it answers."""
-        if node not in self._watched and node in self._nodes:
+        record = self._nodes.get(node)
+        if record is not None and node not in self._watched:
             self._watched.add(node)
-            self._tasks.spawn(self._watch(node), f"watch {node}")
+            self._tasks.spawn(self._watch(node, record.address), f"watch {node}")
 
     def lost(self, node: NodeId) -> None:
         """A connection to it failed."""
@@ -70,9 +72,8 @@ class Reach:
     async def close(self) -> None:
         await self._tasks.close()
 
-    async def _watch(self, node: NodeId) -> None:
-        """Ends when the node's record does."""
-        address = ""
+    async def _watch(self, node: NodeId, address: str) -> None:
+        """Ends when the node's record and, where no other life is there, its connection do."""
         while (record := self._nodes.get(node)) is not None:
             address = record.address
             if await self.answers(node, address):
@@ -84,9 +85,13 @@ class Reach:
             await asyncio.sleep(PROBE_S)
         for known in (self._watched, self._down, self._left):
             known.discard(node)
-        await self._peers.until_lost(address)  # it may be answering still
-        if not any(other.address == address for other in self._nodes.values()):
-            await self._peers.forget(address)
+        if self._is_vacant(address):
+            await self._peers.until_lost(address)  # it may be answering still
+            if self._is_vacant(address):
+                await self._peers.forget(address)
+
+    def _is_vacant(self, address: str) -> bool:
+        return not any(other.address == address for other in self._nodes.values())
 
     def _set_down(self, node: NodeId) -> None:
         if node not in self._down:

@@ -34,10 +34,9 @@ class GrpcPeers:
             protected=sorted(ask.protected),
             used_s=ask.used_s,
         )
-        if not await self._links.connect(address):
-            raise Unavailable(f"node at {address} cannot be reached")
+        stub = await self._connected(address)
         try:
-            answer = await self._stub(address).EnsureLoaded(request)
+            answer = await stub.EnsureLoaded(request)
         except grpc.aio.AioRpcError as error:
             raise _unavailable(address, error) from error
         match answer.WhichOneof("outcome"):
@@ -49,12 +48,11 @@ class GrpcPeers:
                 return NotThere(answer.not_here.reason, Revision(answer.not_here.revision))
 
     async def recollect(self, address: str, store_id: str, revision: Revision) -> Memory | None:
-        if not await self._links.connect(address):
-            raise Unavailable(f"node at {address} cannot be reached")
+        stub = await self._connected(address)
         seen, entries = revision, dict[str, bytes]()
         request = pb.RecollectRequest(store_id=store_id, revision=revision)
         try:
-            async for part in self._stub(address).Recollect(request):
+            async for part in stub.Recollect(request):
                 seen = Revision(part.revision)
                 entries.update((entry.key, entry.value) for entry in part.entries)
         except grpc.aio.AioRpcError as error:
@@ -62,10 +60,9 @@ class GrpcPeers:
         return Memory(seen, entries) if seen > revision else None
 
     async def farewell(self, address: str, node: NodeId) -> None:
-        if not await self._links.connect(address):
-            raise Unavailable(f"node at {address} cannot be reached")
+        stub = await self._connected(address)
         try:
-            await self._stub(address).Farewell(pb.FarewellRequest(node=node))
+            await stub.Farewell(pb.FarewellRequest(node=node))
         except grpc.aio.AioRpcError as error:
             raise _unavailable(address, error) from error
 
@@ -77,6 +74,12 @@ class GrpcPeers:
 
     async def close(self) -> None:
         await self._links.close()
+
+    async def _connected(self, address: str) -> Any:
+        """A stub on a connection that stands. Raises Unavailable."""
+        if not await self._links.connect(address):
+            raise Unavailable(f"node at {address} cannot be reached")
+        return self._stub(address)
 
     def _stub(self, address: str) -> Any:
         return pb_grpc.PeerStub(self._links.channel(address))

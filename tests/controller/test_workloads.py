@@ -145,7 +145,8 @@ def test_containers_beside_the_node_end_after_it():
 def test_grace_period_has_room_for_all_that_a_leaving_node_waits_for():
     config = read_config("handOverSeconds: 100\nconnectionAgeSeconds: 50")
     spec = pod(shipped(), config)
-    # Handing over, connections' age and a tenth, requests, those passed on, the server's stop.
+    # Hand-over, the age of connections and a tenth, their clients, requests, those that are passed
+    # on, the server's stop.
     assert spec["terminationGracePeriodSeconds"] > 100 + 55 + 10 + 30 + 10 + 30
     assert spec["terminationGracePeriodSeconds"] == grace_period_s(config)
     assert {"--hand-over=100", "--connection-age=50"} <= set(container(spec, "mesh")["args"])

@@ -197,7 +197,7 @@ async def test_a_node_that_leaves_hands_its_used_models_over_first():
         copy.leave()
         used_s = loop_time_s()
         await asyncio.sleep(100)
-        (holder,) = [node for node in m.nodes if model in node.runtime.loaded]
+        holder = one_with(m, model)
         (other,) = [node for node in m.nodes if node is not holder]
         await holder.node.leave(10)
         assert holder.node.standing.state is NodeState.DRAINING
@@ -228,16 +228,16 @@ async def test_what_is_handed_over_evicts_only_what_was_used_long_before():
         older = await use(m, "older")
         await asyncio.sleep(100)
         newer = await use(m, "newer")
-        (leaving,) = [node for node in m.nodes if older in node.runtime.loaded]
-        (staying,) = [node for node in m.nodes if newer in node.runtime.loaded]
+        leaving = one_with(m, older)
+        staying = one_with(m, newer)
         await leaving.node.leave(60)
         assert staying.runtime.loaded.keys() == {newer}
     async with mesh(2, capacity_bytes=MB) as m:
         older = await use(m, "older")
         await asyncio.sleep(100)
         newer = await use(m, "newer")
-        (leaving,) = [node for node in m.nodes if newer in node.runtime.loaded]
-        (staying,) = [node for node in m.nodes if older in node.runtime.loaded]
+        leaving = one_with(m, newer)
+        staying = one_with(m, older)
         await leaving.node.leave(60)
         assert staying.runtime.loaded.keys() == {newer}
 
@@ -245,7 +245,7 @@ async def test_what_is_handed_over_evicts_only_what_was_used_long_before():
 async def test_node_that_has_left_says_of_no_model_that_it_is_there():
     async with mesh(2) as m:
         model = await use(m, "a")
-        (holder,) = [node for node in m.nodes if model in node.runtime.loaded]
+        holder = one_with(m, model)
         ask = Ask(ModelId(model), Purpose.USE, Revision(0))
         assert isinstance(await holder.node.ensure_loaded(ask), LoadedThere)
         await holder.node.withdraw()
@@ -378,13 +378,14 @@ async def use(m: Mesh, name: str) -> ModelId:
     """A model, whose path is its name, that is Loaded on a node and was used just now."""
     model = await m[0].apply(name, name)
     await until(lambda: all(name in node.node.routes for node in m.nodes))
-    (holder,) = [node for node in m.nodes if model in node.runtime.loaded]
+    holder = one_with(m, model)
     await holder.ask(name)
     return model
 
 
 def one_with(m: Mesh, model: ModelId) -> Engine:
-    return next(node for node in m.nodes if model in node.runtime.loaded)
+    (found,) = [node for node in m.nodes if model in node.runtime.loaded]
+    return found
 
 
 def one_without(m: Mesh, model: ModelId) -> Engine:

@@ -21,7 +21,7 @@ class OnePeer:
     """A node that answers as itself or not, over a connection that is lost when a test says so."""
 
     is_itself: bool = True
-    is_forgotten: bool = False
+    forgotten: list[str] = field(default_factory=list)
     lost: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def hello(self, address: str) -> NodeId:
@@ -31,10 +31,11 @@ class OnePeer:
         return N2
 
     async def until_lost(self, address: str) -> None:
+        assert address == ADDRESS
         await self.lost.wait()
 
     async def forget(self, address: str) -> None:
-        self.is_forgotten = True
+        self.forgotten.append(address)
 
 
 @asynccontextmanager
@@ -67,11 +68,23 @@ async def test_what_leads_to_a_node_that_left_is_closed_once_it_is_gone_and_no_e
         reach.left(N2)
         del nodes[N2]
         await asyncio.sleep(60)
-        assert not peer.is_forgotten
+        assert not peer.forgotten
         peer.lost.set()
         await asyncio.sleep(60)
-        assert peer.is_forgotten
+        assert peer.forgotten == [ADDRESS]
         assert not reach.down
+
+
+async def test_what_leads_to_another_life_at_the_same_address_stays_and_nobody_waits_for_its_end():
+    async with reaching() as (reach, peer, nodes, _):
+        reach.left(N2)
+        del nodes[N2]
+        nodes[NodeId("n2-again")] = NodeRecord(NodeId("n2-again"), NodeState.READY, address=ADDRESS)
+        peer.is_itself = False
+        await asyncio.sleep(60)
+        assert not reach.down
+        assert len(asyncio.all_tasks()) == 1
+        assert not peer.forgotten
 
 
 @pytest.mark.parametrize("tell", [Reach.left, Reach.lost])

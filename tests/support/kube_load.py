@@ -92,7 +92,7 @@ class Load:
         """How many failed, in what way, and in which seconds of the machine's clock."""
         spans = [f"{asked_s:.1f}-{ended_s:.1f}" for asked_s, ended_s in self.failed_s]
         ways = sorted(set(self.failures))
-        return f"{len(self.failures)} of {self.asked}: {ways}, {spans}" if spans else ""
+        return f"{len(self.failures)} of {self.asked}: {ways}, {spans}" if self.failures else ""
 
 
 def load_command(host: str, clients: Clients) -> list[str]:

@@ -62,12 +62,7 @@ async def test_calls_that_peers_pass_on_to_a_node_that_leaves_unannounced_are_al
         monkeypatch.setattr(GrpcPeers, "farewell", _unheard)
     registry = AwayRegistry()
     async with AsyncExitStack() as stack, AsyncExitStack() as leaving:
-        holder = await leaving.enter_async_context(_node("n1", registry, FakeRuntime()))
-        asked = await stack.enter_async_context(
-            _node("n2", registry, FakeRuntime(capacity_bytes=1))
-        )
-        await holder.apply("p")
-        await holder.reaches("p", "Loaded  UpToDate")
+        holder, asked = await _holder_and_asked(leaving, stack, registry)
         third = await stack.enter_async_context(_node("n3", registry, FakeRuntime()))
         await eventually(lambda: _knows(asked, 3) and _knows(holder, 3))
         registry.is_cut = True
@@ -86,12 +81,7 @@ async def test_calls_that_peers_pass_on_to_a_node_that_leaves_unannounced_are_al
 async def test_call_that_a_peer_passed_on_lasts_longer_than_its_node(*, is_away: bool):
     registry = AwayRegistry()
     async with AsyncExitStack() as stack, AsyncExitStack() as leaving:
-        holder = await leaving.enter_async_context(_node("n1", registry, FakeRuntime()))
-        asked = await stack.enter_async_context(
-            _node("n2", registry, FakeRuntime(capacity_bytes=1))
-        )
-        await holder.apply("p")
-        await holder.reaches("p", "Loaded  UpToDate")
+        holder, asked = await _holder_and_asked(leaving, stack, registry)
         await eventually(lambda: _knows(asked, 2) and asked.running.node.routes.get("p"))
         gate = holder.plane.gates["held"] = asyncio.Event()
         answer = begin(asked.ask("p", "held"))
@@ -116,6 +106,17 @@ async def test_node_that_has_left_does_not_answer_as_itself_any_more():
                 await peers.hello(address)
         finally:
             await peers.close()
+
+
+async def _holder_and_asked(
+    leaving: AsyncExitStack, staying: AsyncExitStack, registry: AwayRegistry
+) -> tuple[World, World]:
+    """One that leaves, with "p" Loaded, and one that stays and has no room for it."""
+    holder = await leaving.enter_async_context(_node("n1", registry, FakeRuntime()))
+    asked = await staying.enter_async_context(_node("n2", registry, FakeRuntime(capacity_bytes=1)))
+    await holder.apply("p")
+    await holder.reaches("p", "Loaded  UpToDate")
+    return holder, asked
 
 
 async def _unheard(peers: GrpcPeers, address: str, node: NodeId) -> None:
