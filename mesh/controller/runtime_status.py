@@ -9,6 +9,8 @@ from mesh.wire.runtime_manifest import ServingRuntimeManifest
 
 Json = dict[str, Any]
 
+# As in Kubernetes' own conditions.
+MAX_MESSAGE = 32_768
 # Conditions of a Deployment that does not come up.
 TROUBLE = {("ReplicaFailure", "True"), ("Progressing", "False")}
 
@@ -56,10 +58,19 @@ class Condition:
     message: str = ""
 
 
-def validity(problems: tuple[str, ...]) -> Condition:
-    if problems:
-        return Condition("Valid", is_true=False, reason="InvalidSpec", message="; ".join(problems))
-    return Condition("Valid", is_true=True, reason="Valid")
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """Why a runtime is not brought about: an InvalidSpec, or Kubernetes Refused its objects."""
+
+    reason: str
+    text: str
+
+
+def validity(problems: Problems | None) -> Condition:
+    if problems is None:
+        return Condition("Valid", is_true=True, reason="Valid")
+    message = problems.text[:MAX_MESSAGE]
+    return Condition("Valid", is_true=False, reason=problems.reason, message=message)
 
 
 def availability(deployment: Json | None, found: Health) -> Condition:

@@ -16,10 +16,11 @@ from typing import Any
 
 from mesh.controller.config import Config
 from mesh.controller.names import CONTROLLER, RUNTIME_LABEL, workload_name
-from mesh.controller.pods import Installation
+from mesh.controller.pods import RUNTIME_FILE, Installation
 from mesh.controller.runtime_status import (
     Condition,
     Health,
+    Problems,
     availability,
     health,
     status_object,
@@ -37,9 +38,9 @@ from mesh.kube.kinds import (
     DEPLOYMENT,
     SERVING_RUNTIME,
 )
-from mesh.kube.port import Kube
+from mesh.kube.port import FIELD_MANAGER, REFUSALS, Kube, KubeFailed
 from mesh.wire.documents import InvalidManifest
-from mesh.wire.runtime_manifest import parse_runtime
+from mesh.wire.runtime_manifest import ServingRuntimeManifest, parse_runtime
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 SCALE_MANAGER = f"{CONTROLLER}-scale"
 RESYNC_S = 600.0
 OWNED = (AUTOSCALER, BUDGET, DEPLOYMENT, CONFIG_MAP)
+# What refused it may have been a policy, which somebody changes.
+REFUSED_AGAIN_S = 30.0
 
 Json = dict[str, Any]
 
@@ -62,7 +65,7 @@ class _Known:
     told: Json | None = None
     health: Health = Health.ZERO
     health_since_s: float = 0.0
-    problems: tuple[str, ...] = ()
+    problems: Problems | None = None
     available: Condition | None = None
 
 
@@ -153,35 +156,76 @@ class Runtimes:
         await self._say(obj, known)
 
     async def _refuse(self, name: str, obj: Json, problems: tuple[str, ...]) -> None:
-        """What ran before goes on."""
-        known = self._known.setdefault(name, _new(self._clock()))
-        if known.problems != problems:
-            text = "; ".join(problems)
-            await self._kube.event(obj, "InvalidServingRuntime", text, is_warning=True)
-            known.problems = problems
+        """What ran before goes on, and is what the mesh is told."""
+        deployment = await self._kube.get(DEPLOYMENT, self._namespace, workload_name(name))
+        known = self._at(name, deployment)
+        await self._tell_problems(obj, known, Problems("InvalidSpec", "; ".join(problems)))
+        last = await self._last_applied(name)
+        self._stands(known, last, deployment)
         await self._say(obj, known)
 
     async def _bring_about(self, name: str, obj: Json, runtime: Runtime) -> float | None:
         config, now_s = self._config(), self._clock()
         deployment = await self._kube.get(DEPLOYMENT, self._namespace, runtime.name)
-        known = self._known.get(name)
-        if known is None:
-            known = self._known[name] = _found(deployment, now_s)
+        known = self._at(name, deployment)
         usage, was_up = self._usages.get(name), known.state.is_up
         policy = config.scale_to_zero
         if usage is not None or not policy.enabled:
             known.state = step(known.state, usage or Usage(1), policy, now_s)
-        deployment = await self._apply(known, runtime, config, deployment)
+        refusal = None
+        try:
+            deployment = await self._apply(known, runtime, config, deployment)
+        except KubeFailed as error:
+            if error.status not in REFUSALS:
+                raise
+            refusal = Problems("Refused", error.message)
         if known.state.is_up != was_up:
             await self._tell_scale(obj, known.state)
-        found = health(deployment, is_up=known.state.is_up)
-        if found is not known.health:
-            known.health, known.health_since_s = found, now_s
-        known.told = status_object(runtime.manifest, known.health, known.health_since_s)
-        known.problems, known.available = (), availability(deployment, found)
+        await self._tell_problems(obj, known, refusal)
+        self._stands(known, runtime.manifest, deployment)
         await self._say(obj, known)
         due = None if usage is None else due_s(known.state, usage, policy)
-        return min(RESYNC_S, RESYNC_S if due is None else max(0.0, due - now_s))
+        longest_s = RESYNC_S if refusal is None else REFUSED_AGAIN_S
+        return min(longest_s, longest_s if due is None else max(0.0, due - now_s))
+
+    def _at(self, name: str, deployment: Json | None) -> _Known:
+        """What is known of a runtime; where nothing is, as a controller finds it that has begun."""
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = _found(deployment, self._clock())
+        return known
+
+    def _stands(
+        self, known: _Known, manifest: ServingRuntimeManifest | None, deployment: Json | None
+    ) -> None:
+        """Takes how its pods are; the mesh is told so of `manifest`, where there is one."""
+        found = health(deployment, is_up=known.state.is_up)
+        if found is not known.health:
+            known.health, known.health_since_s = found, self._clock()
+        known.available = availability(deployment, found)
+        if manifest is None:
+            known.told = None
+        else:
+            known.told = status_object(manifest, known.health, known.health_since_s)
+
+    async def _last_applied(self, name: str) -> ServingRuntimeManifest | None:
+        """The runtime that its pods run, from the file that they read."""
+        file = await self._kube.get(CONFIG_MAP, self._namespace, workload_name(name))
+        if file is None:
+            return None
+        try:
+            return parse_runtime(json.loads(file["data"][RUNTIME_FILE]))
+        except (KeyError, ValueError, InvalidManifest):
+            return None  # by another version of ours, or changed by somebody
+
+    async def _tell_problems(self, obj: Json, known: _Known, problems: Problems | None) -> None:
+        if problems is not None and known.problems != problems:
+            reason = "InvalidServingRuntime" if problems.reason == "InvalidSpec" else "Refused"
+            about = _in_namespace(obj, self._namespace)
+            await self._kube.event(about, reason, problems.text, is_warning=True)
+            fields = {"runtime": obj["metadata"]["name"], "problem": problems.text}
+            log.warning("runtime not brought about", extra=fields)
+        known.problems = problems
 
     async def _apply(
         self, known: _Known, runtime: Runtime, config: Config, deployment: Json | None
@@ -195,8 +239,11 @@ class Runtimes:
             known.applied.pop(DEPLOYMENT.kind, None)
         if scaling is None or not is_up:
             await self._drop_autoscaler(known, runtime.name)
-        elif deployment is not None and _replicas(deployment) < scaling.least:
-            deployment = await self._scale(runtime.name, scaling.least)
+        elif deployment is not None:
+            # Those that we had asked for ourselves would go with our field.
+            count = max(scaling.least, _replicas(deployment))
+            if count > _replicas(deployment) or _is_scaled_by_us(deployment):
+                deployment = await self._scale(runtime.name, count)
         for item in workloads(runtime, config, self._place, is_up=is_up):
             kind, digest = item["kind"], _digest(item)
             if known.applied.get(kind) == digest:
@@ -223,14 +270,15 @@ class Runtimes:
             known.applied[AUTOSCALER.kind] = ""
 
     async def _tell_scale(self, obj: Json, state: ScalingState) -> None:
+        about = _in_namespace(obj, self._namespace)
         match state.level:
             case Level.UP:
-                await self._kube.event(obj, "Started", "Predictors use it: its pods are started")
+                await self._kube.event(about, "Started", "Predictors use it: its pods are started")
             case Level.UNUSED:
-                await self._kube.event(obj, "ScaledToZero", "no Predictor uses it: its pods end")
+                await self._kube.event(about, "ScaledToZero", "no Predictor uses it: its pods end")
             case Level.IDLE:
                 text = "nobody has used its models for the idle time: its pods end"
-                await self._kube.event(obj, "ScaledToZero", text)
+                await self._kube.event(about, "ScaledToZero", text)
 
     async def _say(self, obj: Json, known: _Known) -> None:
         """Writes the status where it differs from what the object has."""
@@ -281,6 +329,21 @@ def _found(deployment: Json | None, now_s: float) -> _Known:
     found = health(deployment, is_up=is_up)
     level = Level.UP if is_up else Level.UNUSED
     return _Known(ScalingState(level, now_s), health=found, health_since_s=now_s)
+
+
+def _in_namespace(obj: Json, namespace: str) -> Json:
+    """A runtime as events are about it: also one of the cluster has them where it stands."""
+    return {**obj, "metadata": {**obj["metadata"], "namespace": namespace}}
+
+
+def _is_scaled_by_us(deployment: Json) -> bool:
+    """Whether its replicas are a field of our own manager, as they are without an autoscaler."""
+    for entry in deployment["metadata"].get("managedFields") or ():
+        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
+            fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
+            if "f:replicas" in fields:
+                return True
+    return False
 
 
 def _replicas(deployment: Json | None) -> int:

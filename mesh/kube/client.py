@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -14,6 +15,7 @@ import aiohttp
 from mesh.kube.kinds import EVENT, KINDS
 from mesh.kube.port import (
     FIELD_MANAGER,
+    REFUSALS,
     Gone,
     Json,
     Kind,
@@ -21,6 +23,8 @@ from mesh.kube.port import (
     KubeFailed,
     Listing,
 )
+
+log = logging.getLogger(__name__)
 
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -32,7 +36,7 @@ WATCH_S = 240
 SLACK_S = 15
 EVENTS_KEPT = 1_000
 MAX_MESSAGE = 1_024
-NOT_FOUND, CONFLICT, GONE = 404, 409, 410
+NOT_FOUND, GONE = 404, 410
 
 Query = Mapping[str, str]
 
@@ -142,6 +146,17 @@ class KubeClient:
 
     async def event(
         self, about: Json, reason: str, message: str, *, is_warning: bool = False
+    ) -> None:
+        try:
+            await self._write_event(about, reason, message, is_warning=is_warning)
+        except KubeFailed as error:
+            if error.status not in REFUSALS:
+                raise
+            fields = {"about": about["metadata"]["name"], "reason": reason, "problem": str(error)}
+            log.warning("event refused", extra=fields)
+
+    async def _write_event(
+        self, about: Json, reason: str, message: str, *, is_warning: bool
     ) -> None:
         meta = about["metadata"]
         key = (meta.get("uid", meta["name"]), reason, message)

@@ -6,6 +6,9 @@ from typing import Any, Protocol
 
 FIELD_MANAGER = "wmlserving-controller"
 
+# Answers that the same call gets again: what is written is wrong, or not allowed.
+REFUSALS = (400, 403, 422)
+
 Json = dict[str, Any]
 
 
@@ -19,6 +22,7 @@ class KubeFailed(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status} {message}" if status else f"no answer: {message}")
         self.status = status
+        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +79,6 @@ class Kube(Protocol):
 
     async def event(
         self, about: Json, reason: str, message: str, *, is_warning: bool = False
-    ) -> None: ...
+    ) -> None:
+        """In the namespace of `about`. One that is refused is logged: nothing waits for a word."""
+        ...

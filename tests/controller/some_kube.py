@@ -4,18 +4,24 @@ import copy
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from mesh.kube.port import FIELD_MANAGER, Kind, KubeEvent, Listing
+from mesh.kube.port import FIELD_MANAGER, Kind, KubeEvent, KubeFailed, Listing
 
 Json = dict[str, Any]
 
 
 class SomeKube:
-    """`written` has every write, as (verb, kind, manager)."""
+    """`written` has every write, as (verb, kind, manager).
+
+    `refusals`: what an apply of a kind is answered with. Of who owns which field it knows that of a
+    Deployment's replicas alone.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], Json] = {}
         self.written: list[tuple[str, str, str]] = []
         self.events: list[tuple[str, str]] = []
+        self.event_namespaces: list[str] = []
+        self.refusals: dict[str, KubeFailed] = {}
 
     def put(self, obj: Json) -> None:
         """As a user applies it."""
@@ -46,6 +52,8 @@ class SomeKube:
         self, obj: Json, *, manager: str = FIELD_MANAGER, dry_run: bool = False
     ) -> Json:
         self.written.append(("apply", obj["kind"], manager))
+        if obj["kind"] in self.refusals:
+            raise self.refusals[obj["kind"]]
         key = obj["kind"], obj["metadata"]["name"]
         before = self.objects.get(key)
         made = copy.deepcopy(before or obj)
@@ -54,7 +62,7 @@ class SomeKube:
         if before is None or spec != made.get("spec"):
             generation += 1
         if obj["kind"] == "Deployment":
-            spec.setdefault("replicas", 1)
+            _own_replicas(made, spec, obj, manager)
         if spec:
             made["spec"] = copy.deepcopy(spec)
         made["metadata"]["generation"] = generation
@@ -76,3 +84,16 @@ class SomeKube:
         self, about: Json, reason: str, message: str, *, is_warning: bool = False
     ) -> None:
         self.events.append((reason, message))
+        self.event_namespaces.append(about["metadata"].get("namespace", ""))
+
+
+def _own_replicas(made: Json, spec: Json, obj: Json, manager: str) -> None:
+    """A field that nobody applies any more goes, and a Deployment without it has one replica."""
+    others = [it for it in made["metadata"].get("managedFields", ()) if it["manager"] != manager]
+    if "replicas" in obj.get("spec", {}):
+        fields = {"f:spec": {"f:replicas": {}}}
+        others.append({"manager": manager, "operation": "Apply", "fieldsV1": fields})
+    elif not others:
+        spec.pop("replicas", None)
+    made["metadata"]["managedFields"] = others
+    spec.setdefault("replicas", 1)

@@ -2,10 +2,21 @@
 
 from typing import Any
 
+import pytest
+
 from mesh.controller.config import DEFAULTS, Config, read_config
-from mesh.controller.runtimes import SCALE_MANAGER, Runtimes, runtime_of, usage_of
+from mesh.controller.pods import RUNTIME_FILE
+from mesh.controller.runtimes import (
+    REFUSED_AGAIN_S,
+    RESYNC_S,
+    SCALE_MANAGER,
+    Runtimes,
+    runtime_of,
+    usage_of,
+)
 from mesh.controller.scale_annotations import CLASS, LEAST, MOST
 from mesh.controller.scaling import Usage
+from mesh.kube.port import KubeFailed
 from mesh.wire.runtime_resource import parse_runtime_state
 from tests.controller.runtimes import PLACE, shipped
 from tests.controller.some_kube import SomeKube
@@ -182,6 +193,21 @@ async def test_autoscaler_keeps_its_replicas_and_never_fights_with_zero():
     assert (stand.replicas, AUTOSCALER in stand.kube.objects) == (2, True)
 
 
+async def test_autoscaler_switched_on_begins_with_the_pods_that_are_there():
+    stand = Stand()
+    stand.config = read_config("podsPerRuntime: 3")
+    stand.use(1)
+    await stand.go()
+    assert stand.replicas == 3
+    document = shipped()
+    document["metadata"]["annotations"] = {CLASS: "hpa", LEAST: "1", MOST: "5"}
+    stand.kube.put(document)
+    await stand.go()
+    assert stand.replicas == 3
+    assert AUTOSCALER in stand.kube.objects
+    assert await stand.wrote() == []
+
+
 async def test_autoscaler_that_is_no_longer_asked_for_goes():
     stand = Stand()
     document = shipped()
@@ -215,6 +241,66 @@ async def test_invalid_runtime_says_why_and_what_ran_goes_on():
     stand.kube.put(shipped())
     await stand.go()
     assert stand.status["conditions"][0]["status"] == "True"
+
+
+async def test_invalid_runtime_stays_known_to_the_mesh_when_the_controller_begins_anew():
+    stand = Stand()
+    stand.use(1)
+    await stand.go()
+    stand.ready(1)
+    document = shipped()
+    document["spec"]["containers"].append({"name": "mesh", "image": "x"})
+    document["spec"]["supportedModelTypes"] = [{"name": "other", "version": "1"}]
+    stand.kube.put(document)
+    stand.runtimes = stand.fresh()
+    await stand.go()
+    assert stand.told == ["Running"]
+    record = parse_runtime_state(stand.runtimes.for_the_mesh()[0])
+    assert record is not None
+    assert {item.name for item in record.model_types} == {"sklearn", "xgboost", "lightgbm"}
+    assert stand.status["state"] == "Running"
+    stand.ready(0)
+    await stand.go()
+    assert stand.told == ["Starting"]
+
+
+async def test_invalid_runtime_that_never_ran_is_unknown_to_the_mesh():
+    stand = Stand()
+    document = shipped()
+    document["spec"]["containers"].append({"name": "mesh", "image": "x"})
+    stand.kube.put(document)
+    await stand.go()
+    assert stand.told == []
+    file = {"kind": "ConfigMap", "metadata": {"name": DEPLOYMENT[1]}, "data": {RUNTIME_FILE: "["}}
+    stand.kube.put(file)
+    await stand.go()
+    assert stand.told == []
+
+
+async def test_what_kubernetes_refuses_of_a_runtime_is_told_and_tried_again():
+    stand = Stand()
+    stand.use(1)
+    words = 'Deployment.apps "x" is invalid: spec.template.spec.tolerations[0].operator: Invalid'
+    stand.kube.refusals["Deployment"] = KubeFailed(422, words)
+    assert await stand.go() == REFUSED_AGAIN_S
+    valid, available = stand.status["conditions"]
+    assert (valid["status"], valid["reason"], valid["message"]) == ("False", "Refused", words)
+    assert (available["status"], available["reason"]) == ("False", "Starting")
+    assert stand.told == ["Starting"]
+    await stand.go()
+    assert stand.kube.events.count(("Refused", words)) == 1
+    stand.kube.refusals.clear()
+    assert await stand.go() == RESYNC_S
+    assert stand.replicas == 2
+    assert stand.status["conditions"][0]["status"] == "True"
+
+
+async def test_call_that_gets_no_answer_is_no_refusal():
+    stand = Stand()
+    stand.kube.refusals["Deployment"] = KubeFailed(0, "connection reset")
+    with pytest.raises(KubeFailed):
+        await stand.go()
+    assert "status" not in stand.kube.objects["ServingRuntime", NAME]
 
 
 async def test_status_says_whether_pods_are_there_and_why_not():
@@ -291,6 +377,18 @@ async def test_runtime_of_the_cluster_serves_where_the_namespace_has_none_of_tha
     owner = stand.kube.objects[DEPLOYMENT]["metadata"]["ownerReferences"][0]
     assert owner["kind"] == "ClusterServingRuntime"
     assert ("status", "ClusterServingRuntime", "wmlserving-controller") not in stand.kube.written
+    assert stand.kube.events
+    assert set(stand.kube.event_namespaces) == {"models"}
+
+
+async def test_invalid_runtime_of_the_cluster_has_its_event_where_it_stands():
+    stand = Stand(is_there=False)
+    document = shipped()
+    document["spec"]["containers"].append({"name": "mesh", "image": "x"})
+    stand.kube.put({**document, "kind": "ClusterServingRuntime"})
+    await stand.go()
+    assert [reason for reason, _ in stand.kube.events] == ["InvalidServingRuntime"]
+    assert stand.kube.event_namespaces == ["models"]
 
 
 async def test_configuration_that_changes_reaches_the_deployment():
