@@ -9,7 +9,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from mesh.controller.names import GRPC_PORT, HTTP_PORT
+from mesh.controller.names import (
+    APP,
+    CONTROLLER,
+    GRPC_PORT,
+    HTTP_PORT,
+    KEPT_CONFIG_MAP,
+    MANAGED_BY,
+    SERVICE,
+)
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.problems import Strict, settled, validated
 from mesh.wire.quantities import parse_quantity
@@ -27,6 +35,7 @@ def _positive(text: str) -> str:
 Pods = Annotated[int, Field(ge=1, le=1000)]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 Amounts = dict[str, Quantity]
+ConfigMap = dict[str, Any]
 
 
 class ContainerResources(Strict):
@@ -132,24 +141,60 @@ def read_config(text: str) -> Config:
 
 
 class Configuration:
-    """The settings in force: those that were valid last."""
+    """The settings in force: those that were valid last.
+
+    A controller that begins with a file that is wrong has them from the one before it: `good` is
+    what that one kept, and `recall` takes it.
+    """
 
     def __init__(self) -> None:
         self.now = DEFAULTS
+        self.good: str | None = None
         self._seen: str | None = None
 
-    def take(self, config_map: dict[str, Any] | None) -> tuple[str, ...]:
-        """Follows the ConfigMap (None: it is gone); what is new and wrong with it, if anything.
+    def take(self, config_map: ConfigMap | None) -> tuple[str, ...] | None:
+        """Follows the ConfigMap (None: it is gone); what is wrong with it.
 
-        The same text is judged once, so that a problem is told once.
+        None for a text that was judged before, so that a problem is told once.
         """
-        data = (config_map or {}).get("data") or {}
-        text = str(data.get(KEY) or "")
+        text = _text(config_map)
         if text == self._seen:
-            return ()
+            return None
         self._seen = text
         try:
             self.now = read_config(text)
         except InvalidManifest as error:
             return error.problems
+        self.good = text if config_map is not None else None
         return ()
+
+    def recall(self, kept: ConfigMap) -> None:
+        """Takes what was valid last in the life before; what is valid now comes before it."""
+        if self._seen is None or self.good is not None:
+            return
+        try:
+            self.now = read_config(_text(kept))
+        except InvalidManifest:
+            return  # it was, for another version
+        self.good = _text(kept)
+
+
+def kept_config(config_map: ConfigMap, good: str) -> ConfigMap:
+    """The object that keeps what was valid last; it goes with the ConfigMap that users write."""
+    meta = config_map["metadata"]
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": meta["name"], "uid": meta["uid"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": KEPT_CONFIG_MAP,
+            "namespace": meta["namespace"],
+            "labels": {MANAGED_BY: CONTROLLER, APP: SERVICE},
+            "ownerReferences": [owner],
+        },
+        "data": {KEY: good},
+    }
+
+
+def _text(config_map: ConfigMap | None) -> str:
+    return str(((config_map or {}).get("data") or {}).get(KEY) or "")

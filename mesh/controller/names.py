@@ -12,6 +12,8 @@ ETCD_SECRET = "model-serving-etcd"  # noqa: S105 - a name
 AUTHORITY_SECRET = "wml-serving-internal-ca"  # noqa: S105 - a name
 TLS_SECRET = "wml-serving-internal-tls"  # noqa: S105 - a name
 CONFIG_MAP = "wml-serving-config"
+# What was valid of it last, kept by the controller.
+KEPT_CONFIG_MAP = "wml-serving-config-in-force"
 # What is the same for all nodes: `policy.yaml` and `dataplane.yaml`.
 MESH_CONFIG_MAP = "wml-serving-mesh"
 

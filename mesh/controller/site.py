@@ -7,14 +7,15 @@ server what was last seen stands, without the mesh what was last shown; both are
 
 import asyncio
 import logging
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Protocol
 
-from mesh.controller.config import Configuration
+from mesh.controller.config import Configuration, kept_config
 from mesh.controller.management import PREDICTOR as PREDICTORS
 from mesh.controller.management import RUNTIME as RUNTIMES
 from mesh.controller.management import Connected, Mesh, Unfit
 from mesh.controller.names import CONFIG_MAP as CONFIG_NAME
+from mesh.controller.names import KEPT_CONFIG_MAP as KEPT_NAME
 from mesh.controller.pods import Installation
 from mesh.controller.predictors import Predictors
 from mesh.controller.queue import Refused, WorkQueue
@@ -80,7 +81,7 @@ class Site:
             lambda: self._configuration.now.endpoints,
             clock.monotonic_s,
         )
-        self._brought_about: set[str] = set()
+        self._were_tried: set[str] = set()
         self._runtime_news = asyncio.Event()
         self._config_news = asyncio.Event()
         self._problems: tuple[str, ...] = ()
@@ -103,6 +104,8 @@ class Site:
                 tasks.create_task(reflector.run())
             for reflector in self._reflectors.values():
                 await reflector.synced.wait()
+            if (kept := self._config_maps.get(KEPT_NAME)) is not None:
+                self._configuration.recall(kept)
             tasks.create_task(self.predictor_work.run())
             tasks.create_task(self.runtime_work.run())
             tasks.create_task(self._tell_config())
@@ -116,9 +119,16 @@ class Site:
             due_s = await self._runtimes.reconcile(name)
         except (KubeFailed, Gone) as error:
             raise Refused(str(error)) from error
-        self._brought_about.add(name)
-        self._runtime_news.set()
+        except Exception:
+            # One that we cannot cope with does not keep the others from the mesh.
+            self._tried(name)
+            raise
+        self._tried(name)
         return due_s
+
+    def _tried(self, name: str) -> None:
+        self._were_tried.add(name)
+        self._runtime_news.set()
 
     def _deployment(self, name: str, deployment: Json | None) -> None:
         if deployment is not None and (runtime := runtime_of(deployment)) is not None:
@@ -131,7 +141,10 @@ class Site:
         if name != CONFIG_NAME:
             return
         before = self._configuration.now
-        self._problems = self._configuration.take(config_map)
+        problems = self._configuration.take(config_map)
+        if problems is None:
+            return
+        self._problems = problems
         self._config_news.set()
         if self._configuration.now != before:
             self._all_runtimes()
@@ -147,21 +160,42 @@ class Site:
         return {name for kind in kinds for name in self._reflectors[kind].objects}
 
     async def _tell_config(self) -> None:
-        """What is wrong with the configuration, as an event of its ConfigMap."""
+        """What is wrong with the configuration is an event of its ConfigMap; a good one is kept."""
         while True:
             await self._config_news.wait()
             self._config_news.clear()
-            config_map = self._reflectors[CONFIG_MAP].objects.get(CONFIG_NAME)
-            if not self._problems or config_map is None:
-                continue
-            text = "; ".join(self._problems) + "; the last good configuration stays in force"
-            log.warning("configuration refused", extra={"problem": text})
             try:
-                head = {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.kind}
-                about = {**head, **config_map}
-                await self._kube.event(about, "InvalidConfiguration", text, is_warning=True)
+                await self._tell_problems()
+                await self._keep_config()
             except KubeFailed as error:
-                log.warning("event not written", extra={"problem": str(error)})
+                log.warning("configuration not told or kept", extra={"problem": str(error)})
+                await asyncio.sleep(LONGEST_PAUSE_S)
+                self._config_news.set()
+
+    async def _tell_problems(self) -> None:
+        problems, config_map = self._problems, self._config_maps.get(CONFIG_NAME)
+        if not problems or config_map is None:
+            return
+        text = "; ".join(problems) + "; the last good configuration stays in force"
+        log.warning("configuration refused", extra={"problem": text})
+        head = {"apiVersion": CONFIG_MAP.api_version, "kind": CONFIG_MAP.kind}
+        about = {**head, **config_map}
+        await self._kube.event(about, "InvalidConfiguration", text, is_warning=True)
+        if self._problems == problems:
+            self._problems = ()
+
+    async def _keep_config(self) -> None:
+        """For whoever leads next, and finds one that is wrong."""
+        good, config_map = self._configuration.good, self._config_maps.get(CONFIG_NAME)
+        if good is None or config_map is None:
+            return
+        kept = kept_config(config_map, good)
+        if (self._config_maps.get(KEPT_NAME) or {}).get("data") != kept["data"]:
+            await self._kube.apply(kept)
+
+    @property
+    def _config_maps(self) -> Mapping[str, Json]:
+        return self._reflectors[CONFIG_MAP].objects
 
     async def _mesh(self) -> None:
         pause_s, said = FIRST_PAUSE_S, ""
@@ -228,9 +262,9 @@ class Site:
             await self._tell_runtimes(mesh)
 
     async def _tell_runtimes(self, mesh: Mesh) -> None:
-        """All runtimes, once each was brought about: a set that is not whole would forget some."""
+        """All runtimes, once each was tried: a set that is not whole would forget some."""
         self._runtime_news.clear()
-        if not self._runtime_names() <= self._brought_about:
+        if not self._runtime_names() <= self._were_tried:
             return
         runtimes = self._runtimes.for_the_mesh()
         if runtimes == self._told:

@@ -47,9 +47,35 @@ def test_last_good_one_stays_and_a_problem_is_told_once():
     assert configuration.take(of("podsPerRuntime: no")) == (
         "podsPerRuntime: must be a whole number, not true or false",
     )
-    assert configuration.take(of("podsPerRuntime: no")) == ()
+    assert configuration.take(of("podsPerRuntime: no")) is None
     assert configuration.now.pods_per_runtime == 4
     assert configuration.take(of("podsPerRuntime: 5")) == ()
     assert configuration.now.pods_per_runtime == 5
     assert configuration.take(None) == ()
     assert configuration.now == DEFAULTS
+
+
+def test_what_was_valid_last_is_recalled_in_the_next_life_where_the_file_is_wrong():
+    configuration = Configuration()
+    assert configuration.take(of("podsPerRuntime: 0"))
+    configuration.recall(of("podsPerRuntime: 4"))
+    assert configuration.now.pods_per_runtime == 4
+    assert configuration.good == "podsPerRuntime: 4"
+    assert configuration.take(of("podsPerRuntime: 5")) == ()
+    assert (configuration.now.pods_per_runtime, configuration.good) == (5, "podsPerRuntime: 5")
+
+
+def test_nothing_is_recalled_over_what_is_valid_or_where_there_is_no_file():
+    configuration = Configuration()
+    configuration.recall(of("podsPerRuntime: 4"))
+    assert configuration.now == DEFAULTS
+    assert configuration.take(of("")) == ()
+    configuration.recall(of("podsPerRuntime: 4"))
+    assert configuration.now == DEFAULTS
+
+
+def test_what_another_version_kept_and_is_not_valid_now_is_not_recalled():
+    configuration = Configuration()
+    assert configuration.take(of("podsPerRuntime: 0"))
+    configuration.recall(of("setting-of-another-version: 4"))
+    assert (configuration.now, configuration.good) == (DEFAULTS, None)

@@ -4,11 +4,15 @@ import asyncio
 import copy
 from contextlib import asynccontextmanager
 
+import pytest
+
 from mesh.controller.management import PREDICTOR, Shown, Unfit
+from mesh.controller.names import workload_name
 from mesh.controller.pods import Installation
 from mesh.controller.predictors import WRITE_S, news
 from mesh.controller.queue import Refused
 from mesh.controller.site import Site
+from mesh.kube.port import KubeFailed
 from tests.controller.runtimes import shipped
 from tests.support.builders import document
 from tests.support.kube_memory import MemoryKube
@@ -263,6 +267,22 @@ async def test_object_made_anew_under_the_same_name_gets_its_status():
         assert status_of(kube)["activeModelState"] == "Loading"
 
 
+@pytest.mark.parametrize(
+    "problem", [KubeFailed(422, "spec.template: Invalid value"), RuntimeError("what nobody saw")]
+)
+async def test_runtime_that_cannot_be_brought_about_does_not_hold_up_the_others(problem: Exception):
+    kube, mesh = MemoryKube(), PlayedMesh()
+    for name in ("bad", "good"):
+        runtime = shipped()
+        runtime["metadata"] = {"name": name, "namespace": "ns"}
+        kube.put(runtime)
+    kube.refusals[workload_name("bad")] = problem
+    async with site(kube, mesh):
+        await asyncio.sleep(2)
+        assert "good" in mesh.runtimes[-1]
+        assert ("Deployment", "ns", workload_name("good")) in kube.objects
+
+
 async def test_runtimes_are_told_to_the_mesh_once_all_were_looked_at():
     kube, mesh = MemoryKube(), PlayedMesh()
     runtime = shipped()
@@ -288,11 +308,17 @@ async def test_configuration_that_is_wrong_is_named_and_the_last_good_one_stays(
         kube.put({**config_map, "data": {"config.yaml": "inferenceServiceName: other"}})
         await asyncio.sleep(3)
         assert status_of(kube)["grpcEndpoint"] == "grpc://other:8033"
+        kube.bad_events = 1
         kube.put({**config_map, "data": {"config.yaml": "podsPerRuntime: 0"}})
-        await asyncio.sleep(3)
+        await asyncio.sleep(13)
         assert status_of(kube)["grpcEndpoint"] == "grpc://other:8033"
     (told,) = [text for name, _, text in kube.events if name == "wml-serving-config"]
     assert "podsPerRuntime" in told
+    async with site(kube, mesh):  # and for a controller that begins with it
+        kube.put(predictor("q"))
+        await asyncio.sleep(3)
+        assert status_of(kube, "q")["grpcEndpoint"] == "grpc://other:8033"
+        assert status_of(kube)["grpcEndpoint"] == "grpc://other:8033"
 
 
 async def test_api_server_away_changes_nothing_and_what_came_meanwhile_is_caught_up():

@@ -24,7 +24,10 @@ Key = tuple[str, str, str]
 
 
 class MemoryKube:
-    """`calls` counts by verb; `is_away` fails every call, `bad_events` the next so many events."""
+    """`calls` counts by verb; `is_away` fails every call, `bad_events` the next so many events.
+
+    `refusals`: what an apply of an object of that name is answered with.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[Key, Json] = {}
@@ -32,6 +35,7 @@ class MemoryKube:
         self.events: list[tuple[str, str, str]] = []
         self.is_away = False
         self.bad_events = 0
+        self.refusals: dict[str, Exception] = {}
         self._version = 0
         self._uids = 0
         self._log: list[tuple[int, Key, KubeEvent]] = []
@@ -103,6 +107,8 @@ class MemoryKube:
         self, obj: Json, *, manager: str = FIELD_MANAGER, dry_run: bool = False
     ) -> Json:
         self._called("apply")
+        if obj["metadata"]["name"] in self.refusals:
+            raise self.refusals[obj["metadata"]["name"]]
         before = self.objects.get(_key(obj), {})
         merged = {**before, **obj, "metadata": {**before.get("metadata", {}), **obj["metadata"]}}
         if isinstance(before.get("spec"), dict):
