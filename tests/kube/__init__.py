@@ -1,1 +1,1 @@
-"""Tests on a real API server, and most of them with real pods on a real node."""
+"""Tests on a real API server; those below `node` with real pods on a real node."""

@@ -1,8 +1,8 @@
-"""One cluster for the whole folder, a namespace a test; and an API server without any node.
+"""One cluster for all of `node`, a namespace a test; and an API server without any node.
 
 Tests on an API server alone run wherever its binaries are in the cache. Those on a node run where
-`WML_KUBE` is set: `make test` says `wanted`, which is the walk-through, and what cannot be had is
-skipped and says why; `make test-kube` says `required`, which is all of them, and then it fails.
+`WML_KUBE` is set: `make test` says `wanted`, and what cannot be had is skipped and says why; `make
+test-kube` says `required`, and then it fails.
 """
 
 import itertools
@@ -21,9 +21,6 @@ from tests.support.kube_installation import Servers
 
 # Bringing up the cluster counts into the first test's time.
 TIMEOUT_S = 420
-# The others take a quarter of an hour more, and installations of their own.
-WALK_THROUGH = ("test_lab", "test_walkthrough")
-OTHERS = "those on a node but for the walk-through are run by make test-kube"
 _numbers = itertools.count(1)
 _left_out: list[str] = []
 
@@ -31,12 +28,9 @@ _left_out: list[str] = []
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        wanted = {"cluster", "control_plane"} & set(item.fixturenames)  # type: ignore[attr-defined]
-        if here in item.path.parents and wanted:
+        names = set(item.fixturenames)  # type: ignore[attr-defined]
+        if here in item.path.parents and names & {"cluster", "control_plane"}:
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
-            if _wish() == "wanted" and "cluster" in wanted and item.path.stem not in WALK_THROUGH:
-                item.add_marker(pytest.mark.skip(OTHERS))
-                _left_out.append(OTHERS)
 
 
 @pytest.fixture(scope="session")

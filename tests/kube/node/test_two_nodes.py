@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.kube.test_disruptions import GONE_S, RUNTIME_PODS
+from tests.kube.node.test_disruptions import GONE_S, RUNTIME_PODS
 from tests.support.kube_cluster import Cluster
 from tests.support.kube_control_plane import DELETED_S
 from tests.support.kube_images import PAUSE
