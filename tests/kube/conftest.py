@@ -44,7 +44,8 @@ def cluster() -> Iterator[Cluster]:
     try:
         cluster.up()
     except (AssertionError, OSError, subprocess.SubprocessError) as error:
-        _skip(f"the cluster does not come up, its logs are kept: {error}")
+        # Where one can be had, that it does not come up is no reason to go on without.
+        pytest.fail(f"the cluster does not come up, its logs are kept: {error}", pytrace=False)
     yield cluster
     cluster.down()
 

@@ -181,9 +181,9 @@ def figures(rest: Rest, count: int, room: int, most: int) -> str:
 
 
 async def test_many_predictors_at_once_rest_without_a_storm(
-    plane: ControlPlane, tmp_path: Path, is_long: bool, capsys: pytest.CaptureFixture[str]
+    plane: ControlPlane, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    count, room = (2_000, 200) if is_long else (300, 30)
+    count, room = 2_000, 200
     rest = await brought_to_rest(plane, tmp_path, count, room)
     about = Counter(call.about for call in rest.calls)
     most = max(about[name] for name in rest.elsewhere)

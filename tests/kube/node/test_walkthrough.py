@@ -249,18 +249,19 @@ def test_controller_killed_converges(forwarded: Namespace):
     assert after == before
 
 
-def test_api_server_away_serving_goes_on(loaded: Namespace, is_long: bool):
+def test_api_server_away_for_a_minute_serving_goes_on(loaded: Namespace):
     host = loaded.address()
     loaded.cluster.kill("kube-apiserver")
     try:
-        end_s = time.monotonic() + (60 if is_long else 10)
+        end_s = time.monotonic() + 60
         answers = 0
         while time.monotonic() < end_s:
             assert "outputs" in loaded.answer(host)
             answers += 1
+            time.sleep(1)
     finally:
         loaded.cluster.plane.start_api()
-    assert answers > 3
+    assert answers > 10
     loaded.until_row(*LOADED, deadline_s=60)
 
 
