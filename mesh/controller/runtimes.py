@@ -101,15 +101,6 @@ class Runtimes:
         """Nobody says how runtimes are used: from now on all stay as they are."""
         self._usages.clear()
 
-    async def names(self) -> list[str]:
-        """All runtimes of this namespace and of the cluster, and those that are no more."""
-        listings = [
-            await self._kube.list(SERVING_RUNTIME, self._namespace),
-            await self._kube.list(CLUSTER_SERVING_RUNTIME),
-        ]
-        found = {item["metadata"]["name"] for listing in listings for item in listing.items}
-        return sorted(found | set(self._known))
-
     def for_the_mesh(self) -> list[Json]:
         """Every runtime that can serve, with its state; only whole once all were reconciled."""
         told = (self._known[name].told for name in sorted(self._known))
