@@ -274,7 +274,7 @@ def test_controller_of_all_namespaces_differs_from_default_in_two_things():
     container = pods(every)[names.CONTROLLER]["containers"][0]
     assert container["args"][-1] == "--all-namespaces"
     rule = every["ClusterRole", names.CONTROLLER]["rules"][-1]
-    assert (rule["resources"], rule["verbs"]) == (["namespaces"], ["get", "list", "watch"])
+    assert (rule["resources"], rule["verbs"]) == (["namespaces"], ["list", "watch"])
 
 
 def _yml(page: str) -> list[Any]:
@@ -350,7 +350,7 @@ def test_runtimes_read_one_secret_and_routers_nothing():
             "apiGroups": [""],
             "resources": ["secrets"],
             "resourceNames": ["storage-config"],
-            "verbs": ["get", "list", "watch"],
+            "verbs": ["list", "watch"],
         }
     ]
     bound = [
