@@ -21,6 +21,7 @@ LOADED = ("sklearn", "true", "Loaded", "-", "UpToDate")
 INSTALL = (ROOT / "docs/install.md").read_text()
 README = (ROOT / "README.md").read_text()
 HOSTS = r"wml-serving-(?:etcd|s3)\b"
+INFERENCE = "proto/kfs_inference_v2.proto"
 UP_S, LOADED_S = 120, 90
 
 
@@ -91,6 +92,15 @@ class Namespace:
         command = block.replace("grpcurl", str(ROOT / ".venv/bin/grpcurl"), 1)
         command = command.replace("localhost:8033", f"{host}:8033")
         return dict(json.loads(self.cluster.run("bash", "-ec", command, timeout_s=timeout_s)))
+
+    def infer(self, host: str, asked: dict[str, Any], timeout_s: int = 60) -> dict[str, Any]:
+        """Another request by grpcurl."""
+        command = (
+            *(ROOT / ".venv/bin/grpcurl", "-plaintext", "-proto", ROOT / INFERENCE),
+            *("-import-path", "/", "-d", json.dumps(asked), f"{host}:8033"),
+            "inference.GRPCInferenceService.ModelInfer",
+        )
+        return dict(json.loads(self.cluster.run(*command, timeout_s=timeout_s)))
 
     def pods(self, selector: str) -> dict[str, dict[str, Any]]:
         """By name, without those that are ending."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
+import yaml
 
 from mesh.ops.clock import wall_s
 from tests.support.kube_cluster import Cluster
@@ -200,6 +201,37 @@ def test_client_in_a_pod_by_the_name_of_the_service(loaded: Namespace):
     script = f"python -c {shlex.quote(CLIENT)} {shlex.quote(json.dumps(MNIST))}"
     said = said_by(loaded.cluster, "wml-serving", OURS, script)
     assert said.split() == ["8", "8"]
+
+
+def test_runtime_of_ones_own_runs_in_a_pod(loaded: Namespace):
+    """The example's, with our image in place of the one that a reader makes of it."""
+    example = ROOT / "deploy/example-runtime"
+    loaded.kubectl("create", "configmap", "scale", f"--from-file={example / 'scale.py'}")
+    runtime = yaml.safe_load((example / "scale.yaml").read_text())
+    runtime["spec"] |= {
+        "replicas": 1,
+        "volumes": [{"name": "file", "configMap": {"name": "scale"}}],
+    }
+    (container,) = runtime["spec"]["containers"]
+    mount = {"name": "file", "mountPath": "/scale.py", "subPath": "scale.py"}
+    container |= {"image": OURS, "volumeMounts": [mount]}
+    loaded.kubectl("apply", "-f", "-", stdin=json.dumps(runtime))
+    loaded.kubectl("apply", "-f", str(example / "predictor.yaml"))
+    state = ("get", "predictor", "thrice", "-o=jsonpath={.status.activeModelState}")
+    until(lambda: loaded.kubectl(*state) == "Loaded", loaded.story, UP_S)
+    numbers = {
+        "name": "x",
+        "datatype": "FP32",
+        "shape": [2],
+        "contents": {"fp32_contents": [1, 2.5]},
+    }
+    answer = loaded.infer(loaded.address(), {"model_name": "thrice", "inputs": [numbers]})
+    assert answer["outputs"][0]["contents"] == {"fp32Contents": [3, 7.5]}
+    loaded.kubectl("delete", "predictor", "thrice")
+    loaded.kubectl("delete", "servingruntime", "scale")
+    deployment = ("get", "deployment", "wml-serving-scale", "--ignore-not-found", "-o=name")
+    until(lambda: not loaded.kubectl(*deployment), loaded.story, SEEN_S)
+    loaded.kubectl("delete", "configmap", "scale")
 
 
 def test_update_to_another_model_is_not_missed_by_a_request(forwarded: Namespace):
