@@ -3,12 +3,36 @@
 from typing import Any
 
 import pytest
+import yaml
 
 from mesh.adapters.main import SERVERS
 from mesh.controller.scale_annotations import CLASS, LEAST, METRIC, MOST, TARGET
 from mesh.controller.validation import SERVER_TYPES, runtime_problems
 from mesh.wire.runtime_manifest import parse_runtime
-from tests.controller.runtimes import custom, shipped
+from tests.controller.runtimes import DEPLOY, custom, shipped
+from tests.support.pages import blocks, pages
+
+KINDS = ("ServingRuntime", "ClusterServingRuntime")
+
+
+def _runtimes(text: str, place: str) -> list[Any]:
+    """Those of a text of YAML, each with the place where it stands."""
+    documents = [it for it in yaml.safe_load_all(text) if isinstance(it, dict)]
+    return [pytest.param(it, id=place) for it in documents if it.get("kind") in KINDS]
+
+
+DEPLOYED = [
+    found
+    for path in sorted(DEPLOY.rglob("*.yaml"))
+    for found in _runtimes(path.read_text(), str(path))
+]
+SHOWN = [
+    found
+    for page in pages()
+    for block in blocks(page)
+    if block.language in ("yaml", "yml")
+    for found in _runtimes(block.text, block.place)
+]
 
 
 def problems(document: dict[str, Any]) -> tuple[str, ...]:
@@ -22,6 +46,19 @@ def server(**fields: Any) -> dict[str, Any]:
 def test_shipped_and_custom_runtimes_are_fine():
     assert problems(shipped()) == ()
     assert problems(custom()) == ()
+
+
+@pytest.mark.parametrize("document", [*DEPLOYED, *SHOWN])
+def test_runtime_of_deploy_and_of_the_documentation_is_fine(document: dict[str, Any]):
+    assert problems({**document, "kind": "ServingRuntime"}) == ()
+
+
+def test_runtimes_of_deploy_and_of_the_documentation_are_found():
+    assert {found.id for found in DEPLOYED} >= {
+        str(DEPLOY / "runtimes/mlserver-1.x.yaml"),
+        str(DEPLOY / "example-runtime/scale.yaml"),
+    }
+    assert SHOWN
 
 
 def test_known_server_types_are_those_of_the_adapter():

@@ -21,7 +21,8 @@ from tests.support.stand import ROOT
 
 OVERLAYS = ("default", "quickstart", "without-etcd", "all-namespaces")
 DEPLOY = ROOT / "deploy"
-PREDICTORS = sorted((DEPLOY / "example-predictors").glob("*.yaml"))
+RUNTIME = DEPLOY / "example-runtime"
+PREDICTORS = [*sorted((DEPLOY / "example-predictors").glob("*.yaml")), RUNTIME / "predictor.yaml"]
 
 
 def run_kubectl(
@@ -77,6 +78,12 @@ def test_overlay_is_taken_strictly_and_again_without_a_difference(
 def filled(defined: ControlPlane) -> ControlPlane:
     apply(defined, DEPLOY / "overlays/default")
     return defined
+
+
+def test_example_of_a_runtime_is_taken_strictly(filled: ControlPlane):
+    arguments = ("--namespace=wml-serving", "apply", "--validate=strict", "-f")
+    done = run_kubectl(filled, *arguments, RUNTIME / "scale.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("path", PREDICTORS, ids=lambda path: path.stem)
