@@ -27,7 +27,8 @@ def _texts(values: Iterable[object]) -> str:
 
 
 _ADAPTER = "has(object.spec.builtInAdapter) && it.name == object.spec.builtInAdapter.serverType"
-_PORT = f"port.containerPort in [{', '.join(map(str, PORTS))}]"
+_PORTS = f"[{', '.join(map(str, PORTS))}]"
+_PORT = f"port.containerPort in {_PORTS}"
 _PORT_NAME = f"has(port.name) && port.name in {_texts(PORT_NAMES)}"
 _MOUNT = (
     f"mount.mountPath in {_texts((MODELS_DIR, SOCKET_DIR, f'{MODELS_DIR}/', f'{SOCKET_DIR}/'))}"
@@ -72,7 +73,7 @@ _OFFENCES: dict[str, tuple[str, str]] = {
     ),
     **{
         endpoint: (
-            f"has(object.spec.{endpoint}) && !has(object.spec.builtInAdapter)"
+            f"has(object.spec.{endpoint})"
             f" && (object.spec.{endpoint} in {_texts(f'port:{port}' for port in PORTS)}"
             f" || object.spec.{endpoint}.startsWith('unix:{SOCKET_DIR}/'))"
             f" ? [object.spec.{endpoint}] : []",
@@ -80,6 +81,12 @@ _OFFENCES: dict[str, tuple[str, str]] = {
         )
         for endpoint in _ENDPOINTS
     },
+    "managementPort": (
+        "has(object.spec.builtInAdapter)"
+        f" && object.spec.builtInAdapter.runtimeManagementPort in {_PORTS}"
+        " ? [object.spec.builtInAdapter.runtimeManagementPort] : []",
+        "'spec.builtInAdapter.runtimeManagementPort: ' + string({0}) + ' is reserved for the mesh'",
+    ),
 }
 
 

@@ -53,6 +53,7 @@ def runtime_problems(runtime: ServingRuntimeManifest) -> tuple[str, ...]:
         *_containers(runtime),
         *_volumes(runtime),
         *_adapter(runtime),
+        *_endpoints(runtime),
         *limits(runtime.metadata.annotations or {})[1],
         *autoscaling(runtime)[1],
     )
@@ -138,6 +139,13 @@ def _no_adapter(runtime: ServingRuntimeManifest) -> Iterator[str]:
             "spec.storageHelper.disabled: must be true without spec.builtInAdapter, as nothing but"
             " the runtime itself pulls its models"
         )
+
+
+def _endpoints(runtime: ServingRuntimeManifest) -> Iterator[str]:
+    spec, adapter = runtime.spec, runtime.spec.built_in_adapter
+    if adapter is not None and (managed := adapter.runtime_management_port) in PORTS:
+        where = "spec.builtInAdapter.runtimeManagementPort"
+        yield f"{where}: {managed} is reserved for {PORTS[managed]}"
     for name, endpoint in (
         ("grpcEndpoint", spec.grpc_endpoint),
         ("grpcDataEndpoint", spec.grpc_data_endpoint),

@@ -20,6 +20,14 @@ def shipped() -> dict[str, Any]:
     return document
 
 
+def shipped_with(adapter: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """The same with other fields in its spec, and in its `builtInAdapter`."""
+    document = shipped()
+    document["spec"].update(fields)
+    document["spec"]["builtInAdapter"].update(adapter or {})
+    return document
+
+
 def custom(**fields: Any) -> dict[str, Any]:
     """A runtime with an SPI server of its own."""
     return {

@@ -9,7 +9,7 @@ from mesh.adapters.main import SERVERS
 from mesh.controller.scale_annotations import CLASS, LEAST, METRIC, MOST, TARGET
 from mesh.controller.validation import SERVER_TYPES, runtime_problems
 from mesh.wire.runtime_manifest import parse_runtime
-from tests.controller.runtimes import DEPLOY, custom, shipped
+from tests.controller.runtimes import DEPLOY, custom, shipped, shipped_with
 from tests.support.pages import blocks, pages
 
 KINDS = ("ServingRuntime", "ClusterServingRuntime")
@@ -104,6 +104,26 @@ def test_known_server_types_are_those_of_the_adapter():
         (
             custom(grpcEndpoint="unix:/run/wml-serving/x.sock"),
             "spec.grpcEndpoint: /run/wml-serving is reserved for the mesh",
+        ),
+        (
+            custom(grpcDataEndpoint="port:8008"),
+            "spec.grpcDataEndpoint: port 8008 is reserved for inference over HTTP",
+        ),
+        (
+            shipped_with(grpcDataEndpoint="port:8033"),
+            "spec.grpcDataEndpoint: port 8033 is reserved for inference",
+        ),
+        (
+            shipped_with(grpcEndpoint="port:8034"),
+            "spec.grpcEndpoint: port 8034 is reserved for other nodes",
+        ),
+        (
+            shipped_with(grpcDataEndpoint="unix:/run/wml-serving/x.sock"),
+            "spec.grpcDataEndpoint: /run/wml-serving is reserved for the mesh",
+        ),
+        (
+            shipped_with({"runtimeManagementPort": 8034}),
+            "spec.builtInAdapter.runtimeManagementPort: 8034 is reserved for other nodes",
         ),
         (custom(grpcEndpoint=None), "spec.grpcEndpoint: required without spec.builtInAdapter"),
         (

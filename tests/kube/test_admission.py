@@ -9,7 +9,7 @@ import pytest
 
 from mesh.controller.validation import runtime_problems
 from mesh.wire.runtime_manifest import parse_runtime
-from tests.controller.runtimes import custom, shipped
+from tests.controller.runtimes import custom, shipped, shipped_with
 from tests.support.kube_control_plane import ControlPlane, kubectl, kubectl_command
 from tests.support.stand import ROOT
 from tests.support.waiting import until
@@ -96,6 +96,14 @@ def test_runtime_that_takes_nothing_of_the_mesh_is_taken(guarded, document):
         (
             custom(grpcDataEndpoint="unix:/run/wml-serving/x"),
             "spec.grpcDataEndpoint: unix:/run/wml-serving/x is reserved",
+        ),
+        (
+            shipped_with(grpcDataEndpoint="port:8033"),
+            "spec.grpcDataEndpoint: port:8033 is reserved",
+        ),
+        (
+            shipped_with({"runtimeManagementPort": 8034}),
+            "spec.builtInAdapter.runtimeManagementPort: 8034 is reserved for the mesh",
         ),
     ],
     ids=lambda it: it if isinstance(it, str) else "",
