@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from functools import cache
@@ -246,6 +247,16 @@ def test_further_namespace_has_all_of_default_but_the_controller(tmp_path: Path)
     }:
         ours = {**overlay("default")[key], "metadata": {}}
         assert {**found[key], "metadata": {}} == ours
+
+
+def test_further_namespace_is_labelled_as_the_first_one_is():
+    (command,) = re.findall(
+        r"^kubectl create namespace (.*)$", Path("docs/install.md").read_text(), re.M
+    )
+    labelled = shlex.split(command.split(" && ")[1])
+    assert labelled[:4] == ["kubectl", "label", "namespace", "team-a"]
+    first = overlay("default")["Namespace", "wml-serving"]["metadata"]["labels"]
+    assert dict(label.split("=") for label in labelled[4:]) == first
 
 
 def test_controller_has_its_rights_in_a_further_namespace_and_elects_at_home(tmp_path: Path):

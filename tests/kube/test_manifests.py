@@ -97,6 +97,34 @@ def test_example_is_taken_strictly_and_is_pending_at_first(filled: ControlPlane,
     assert (status["activeModelState"], status["transitionStatus"]) == ("Pending", "UpToDate")
 
 
+def test_what_was_changed_in_place_is_named_by_an_upgrade_and_undone_by_force(filled: ControlPlane):
+    """`--force-conflicts` is what docs/install.md has users add."""
+    config = ("--namespace=wml-serving", "get", "configmap", "wml-serving-config", "-o=json")
+    before = json.loads(kubectl(filled, *config))["data"]
+    patch = json.dumps({"data": {"config.yaml": "podsPerRuntime: 1\n"}})
+    about = ("--namespace=wml-serving", "patch", "configmap", "wml-serving-config")
+    kubectl(filled, *about, f"--patch={patch}")
+    upgrade = ("apply", "--server-side", "-k", DEPLOY / "overlays/default")
+    refused = run_kubectl(filled, *upgrade)
+    assert refused.returncode
+    assert 'conflict with "kubectl-patch" using v1: .data.config.yaml' in refused.stderr
+    assert ".apps/wml-serving-router serverside-applied" in refused.stdout
+    kubectl(filled, *upgrade, "--force-conflicts")
+    assert json.loads(kubectl(filled, *config))["data"] == before
+
+
+def test_what_an_overlay_has_as_it_was_changed_in_place_is_no_conflict(filled: ControlPlane):
+    quickstart = DEPLOY / "overlays/quickstart"
+    patch = json.dumps({"data": {"config.yaml": (quickstart / "config.yaml").read_text()}})
+    about = ("--namespace=wml-serving", "patch", "configmap", "wml-serving-config")
+    kubectl(filled, *about, f"--patch={patch}")
+    apply(filled, quickstart)
+    apply(filled, quickstart)
+    kubectl(
+        filled, "apply", "--server-side", "--force-conflicts", "-k", DEPLOY / "overlays/default"
+    )
+
+
 def test_uninstalling_leaves_nothing(defined: ControlPlane):
     apply(defined, DEPLOY / "overlays/quickstart")
     folder = DEPLOY / "overlays/quickstart"

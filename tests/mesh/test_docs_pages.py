@@ -14,7 +14,7 @@ from mesh.storage.keys import StorageKeys
 from mesh.wire.documents import load_documents
 from router.cli.serve import serve_command
 from router.cli.validate import CHECKS
-from tests.support import docgen
+from tests.support import docgen, kube_tools
 from tests.support.pages import DOCS, Block, blocks, name_of, pages
 from tests.support.stand import ROOT
 
@@ -58,6 +58,28 @@ def test_the_links_of_a_page_lead_somewhere(page: Path):
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_pages_that_manifests_name_are_there():
+    said = {
+        (path, *named)
+        for path in (ROOT / "deploy").rglob("*.yaml")
+        for named in re.findall(r"\b(docs/[-\w/]+\.md)(?:#([-\w]+))?", path.read_text())
+    }
+    assert said
+    for path, page, anchor in said:
+        assert (ROOT / page).exists(), path
+        assert not anchor or anchor in anchors(ROOT / page), path
+
+
+def test_the_settings_say_where_their_keys_are():
+    (page,) = [page for page in PAGES if "controller-config" in docgen.parts_of(page)]
+    said = (ROOT / "deploy/config/config.yaml").read_text()
+    assert f"docs/{name_of(page)}#configuration has all keys" in said
+
+
+def test_the_installation_says_on_which_kubernetes_it_was_tried():
+    assert f"run on Kubernetes {kube_tools.VERSION} " in (DOCS / "install.md").read_text()
 
 
 def anchors(page: Path) -> set[str]:
