@@ -62,9 +62,14 @@ def test_every_object_is_in_the_namespace_that_enforces_the_strict_level(name: s
     level = objects["Namespace", "wml-serving"]["metadata"]["labels"]
     assert level["pod-security.kubernetes.io/enforce"] == "restricted"
     assert level["wmlserving-enabled"] == "true"
-    cluster = {"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    cluster = {"Namespace", "ClusterRole", "ClusterRoleBinding"}
     for (kind, _), item in objects.items():
         assert (item["metadata"].get("namespace") == "wml-serving") == (kind not in cluster)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_definitions_which_all_installations_share_are_in_no_overlay(name: str):
+    assert not [name for kind, name in overlay(name) if kind == "CustomResourceDefinition"]
 
 
 def test_quickstart_is_default_and_its_servers():
@@ -216,6 +221,10 @@ def test_overlay_of_ones_own_can_change_images_and_namespace(tmp_path: Path):
     objects = beside(tmp_path, _yml("install.md")[0], "default")
     (binding,) = [item for item in objects if item["kind"] == "ClusterRoleBinding"]
     assert binding["metadata"]["name"] == "wmlserving-controller-models"
+    assert binding["roleRef"]["name"] == "wmlserving-controller-models"
+    of_the_cluster = [it for it in objects if "namespace" not in it["metadata"]]
+    for item in of_the_cluster:  # or the one that is uninstalled takes it from the other
+        assert (item["kind"], item["metadata"]["name"]) not in overlay("default")
     assert [subject["namespace"] for subject in binding["subjects"]] == ["models"]
     text = json.dumps(objects)
     assert "registry.example.com/wml-serving:0.1.0" in text
@@ -233,12 +242,10 @@ def test_further_namespace_has_all_of_default_but_the_controller(tmp_path: Path)
     assert {item["metadata"]["namespace"] for item in found.values()} == {"team-a"}
     once = set(overlay("default")) - set(found)
     assert {kind for kind, _ in once} == {
-        *("Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"),
+        *("Namespace", "ClusterRole", "ClusterRoleBinding"),
         *("ServiceAccount", "Deployment", "NetworkPolicy"),
     }
-    assert {name for kind, name in once if not kind.startswith("Custom")} == {
-        *("wml-serving", names.CONTROLLER),
-    }
+    assert {name for _, name in once} == {"wml-serving", names.CONTROLLER}
     for key in set(found) - {
         ("Role", names.CONTROLLER),
         ("NetworkPolicy", "wml-serving-nodes"),

@@ -4,6 +4,9 @@ The commands are those of docs/install.md; the fixtures leave the API as they fo
 """
 
 import json
+import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from tests.support.kube_control_plane import (
     kubectl,
     kubectl_command,
 )
+from tests.support.kube_installation import INSTALL, in_overlay, install_block
 from tests.support.stand import ROOT
 
 OVERLAYS = ("default", "quickstart", "without-etcd", "all-namespaces")
@@ -125,13 +129,43 @@ def test_what_an_overlay_has_as_it_was_changed_in_place_is_no_conflict(filled: C
     )
 
 
+def delete(plane: ControlPlane, command: str) -> None:
+    """A `kubectl delete` of docs/install.md."""
+    program, verb, *arguments = shlex.split(command)
+    assert (program, verb) == ("kubectl", "delete")
+    delete_definitions(kubectl_command(plane), *arguments)
+
+
 def test_uninstalling_leaves_nothing(defined: ControlPlane):
     apply(defined, DEPLOY / "overlays/quickstart")
-    folder = DEPLOY / "overlays/quickstart"
-    delete_definitions(kubectl_command(defined), "--ignore-not-found", "-k", folder)
+    for command in install_block("kubectl delete").split("&&"):
+        delete(defined, command)
     left = kubectl(
         defined,
         *("get", "crds,namespaces,clusterroles,clusterrolebindings", "-o=name"),
     )
     assert "wml" not in left
     apply(defined, DEPLOY / "crds")  # for the tests after it
+
+
+def test_uninstalling_one_of_two_leaves_the_other_with_its_predictors_and_rights(
+    filled: ControlPlane, tmp_path: Path
+):
+    """The other is by the overlay of docs/install.md."""
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    models = tmp_path / "deploy/overlays/models"
+    models.mkdir()
+    shutil.copy(DEPLOY / "overlays/default/images.yaml", models)
+    (shown,) = re.findall(r"^```yml\n([^`]*namespace: models\n.*?)^```", INSTALL, re.S | re.M)
+    (models / "kustomization.yaml").write_text(shown)
+    apply(filled, models)
+    for namespace in ("models", "wml-serving"):
+        kubectl(filled, f"--namespace={namespace}", "apply", "-f", PREDICTORS[0])
+    one_of_them, _ = install_block("kubectl delete").split("&&")
+    delete(filled, in_overlay(one_of_them, "default"))
+    assert "wml-serving" not in kubectl(filled, "get", "namespaces", "-o=name")
+    kubectl(filled, "--namespace=models", "get", "-f", PREDICTORS[0])
+    asked = ("auth", "can-i", "list", "clusterservingruntimes.wmlserving.ai.ibm.com")
+    account = "--as=system:serviceaccount:models:wmlserving-controller"
+    assert kubectl(filled, *asked, account).strip() == "yes"
+    kubectl(filled, "delete", "-k", models)

@@ -301,7 +301,8 @@ def installed(plane: ControlPlane, deploy: Path, overlay: str) -> Iterator[None]
     everything = deploy / "overlays" / overlay
     kubectl(plane, "apply", "--server-side", "--validate=strict", "-k", everything)
     yield
-    delete_definitions(kubectl_command(plane), "--ignore-not-found", "-k", everything)
+    for folder in (everything, deploy / "crds"):
+        delete_definitions(kubectl_command(plane), "--ignore-not-found", "-k", folder)
 
 
 def _children(pid: int) -> list[int]:
