@@ -17,7 +17,8 @@ from mesh.core.errors import Conflict, Unavailable
 from mesh.core.ids import ModelId, NodeId, PredictorName, RuntimeName
 from mesh.core.placement import Load, Question, Wait, decide
 from mesh.core.records import CopyRecord, CopyState, Predictor
-from mesh.core.runtimes import pending
+from mesh.core.runtimes import pending, ready_offers
+from mesh.core.spec import RuntimeSpec
 from mesh.core.transition import ModelLoaded
 from mesh.core.view import View
 from mesh.ops.tasks import Tasks
@@ -84,6 +85,9 @@ class Transitions:
         self._to_offer: set[ModelId] = set()
         self._line: dict[ModelId, None] = {}
         self._fills: dict[ModelId, tuple[int, float]] = {}
+        # No node can serve them yet; `_ready` is what nodes offered when that was last seen.
+        self._waiting: set[ModelId] = set()
+        self._ready: frozenset[RuntimeSpec] = frozenset()
         self._awaiting: dict[ModelId, tuple[RuntimeName, ...]] = {}
         self._moving: dict[PredictorName, tuple[ModelId, float]] = {}
         self._reporting: set[tuple[PredictorName, ModelId]] = set()
@@ -116,11 +120,22 @@ class Transitions:
             if now >= again_s or self._is_loaded(model):
                 del self._fills[model]
                 self._fill(model, tries)
+        self._look_for_nodes()
         self._fill_some(A_TICK)
         if len(self._to_offer) + len(self._line) < FEW:  # tables keep the size that they once had
             self._to_offer, self._line = set(self._to_offer), dict(self._line)
         for runtimes in set(self._awaiting.values()):
             self._loader.wish(runtimes)
+
+    def _look_for_nodes(self) -> None:
+        """Offers room once more to what waits for a node, where there are others than before."""
+        if not self._waiting:
+            return
+        before, self._ready = self._ready, frozenset(ready_offers(self._view.nodes.values()))
+        if self._ready - before:
+            for model in tuple(self._waiting):
+                for name in self._view.names(model):
+                    self.consider(name)
 
     def _fill_some(self, most: int) -> None:
         """A few at once: after a start there may be very many, and room for few of them."""
@@ -134,6 +149,7 @@ class Transitions:
     def forget(self, model: ModelId) -> None:
         """The model is gone."""
         self._to_offer.discard(model)
+        self._waiting.discard(model)
         self._fills.pop(model, None)
         self._line.pop(model, None)
         self._awaiting.pop(model, None)
@@ -163,6 +179,7 @@ class Transitions:
         """A model that is new here is loaded where there is free room for it, once."""
         if predictor.active in self._to_offer:
             self._to_offer.remove(predictor.active)
+            self._waiting.discard(predictor.active)
             if not self._loader.rank(predictor.name):
                 self._line[predictor.active] = None
                 self._fill_some(SOME)
@@ -175,21 +192,25 @@ class Transitions:
             self._fills[model] = (tries - 1, self._loader.monotonic() + FILL_S)
 
     def _has_to_wait(self, model: ModelId) -> bool:
-        """Whether its runtime has no node yet: then it is offered once more with the first one.
+        """Whether no node can serve it yet: then it is offered once more with the first one.
 
-        A model that never was Loaded is reason enough to start one.
+        A model that never was Loaded is reason enough to start one of a runtime that is known.
         """
         record = self._view.models.get(model)
         if record is None:
             return False
-        runtimes = pending(record.common_source, self._view.nodes, self._view.runtimes)
-        if runtimes:
-            self._to_offer.add(model)
-            predictors = [self._view.predictors[name] for name in self._view.names(model)]
-            if not all(predictor.served for predictor in predictors):
-                self._awaiting[model] = tuple(runtime.name for runtime in runtimes)
-                self._loader.wish(self._awaiting[model])
-        return bool(runtimes)
+        source, nodes = record.common_source, self._view.nodes
+        if any(offered.supports(source) for offered in ready_offers(nodes.values())):
+            return False
+        self._to_offer.add(model)
+        self._waiting.add(model)
+        self._ready = frozenset(ready_offers(nodes.values()))
+        runtimes = pending(source, nodes, self._view.runtimes)
+        predictors = [self._view.predictors[name] for name in self._view.names(model)]
+        if runtimes and not all(predictor.served for predictor in predictors):
+            self._awaiting[model] = tuple(runtime.name for runtime in runtimes)
+            self._loader.wish(self._awaiting[model])
+        return True
 
     def _load(self, model: ModelId, purpose: Purpose, protected: frozenset[ModelId]) -> bool:
         """Whether placement names a node for it."""

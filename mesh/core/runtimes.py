@@ -4,7 +4,7 @@ A runtime may exist without a node: somebody (a controller) starts its nodes onc
 model that only such a runtime supports waits for it; it is not without a runtime.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from mesh.core.errors import NoSupportingRuntime, RuntimeNotRecognized
@@ -21,6 +21,12 @@ UNHEALTHY_AFTER_S = 10.0
 def offer(node: NodeRecord) -> RuntimeSpec | None:
     """The runtime of a node, None where it only routes."""
     return None if node.runtime is None else RuntimeSpec(node.runtime, node.model_types)
+
+
+def ready_offers(nodes: Iterable[NodeRecord]) -> Iterator[RuntimeSpec]:
+    """The runtime of each node that is ready."""
+    offers = (offer(node) for node in nodes if node.state is NodeState.READY)
+    return (it for it in offers if it is not None)
 
 
 def supporting(source: ModelSource, runtimes: Runtimes) -> tuple[RuntimeRecord, ...]:

@@ -213,6 +213,29 @@ async def test_request_for_a_runtime_that_is_gone_fails_and_so_do_those_that_wai
         await z.router.reaches("p", "Pending - UpToDate")
 
 
+async def test_predictor_that_is_there_before_its_runtime_is_loaded_when_that_comes():
+    async with zero(None) as z:
+        model = await z.router.apply("p")
+        await z.router.reaches("p", "Failed - UpToDate")
+        await asyncio.sleep(20.0)
+        await z.set(RuntimeState.ZERO)
+        await z.router.reaches("p", "Pending - UpToDate")
+        await asyncio.sleep(2.0)
+        assert CLOCK.wall_s() - await z.wanted_s() < 7.0
+        async with z.node() as node:
+            await z.router.reaches("p", "Loaded - UpToDate")
+            assert node.runtime.loads == [model]
+
+
+async def test_predictor_that_is_there_before_any_node_that_fits_is_loaded_when_one_comes():
+    async with zero(None) as z:
+        await z.router.apply("p")
+        await z.router.reaches("p", "Failed - UpToDate")
+        await asyncio.sleep(20.0)
+        async with z.node():
+            await z.router.reaches("p", "Loaded - UpToDate")
+
+
 async def test_runtime_that_supports_another_type_is_not_waited_for():
     async with zero(None) as z:
         other = RuntimeRecord(RuntimeName("triton"), RuntimeState.ZERO)
