@@ -9,6 +9,7 @@ key (docs/custom-runtimes.md). The stubs are those that grpcio-tools makes of th
 
 import argparse
 import asyncio
+import signal
 from typing import Any
 
 import grpc.aio
@@ -79,7 +80,11 @@ async def serve(port: int) -> None:
     kfs_grpc.add_GRPCInferenceServiceServicer_to_server(Inference(models), server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
-    await server.wait_for_termination()
+    # The first process of a container is not ended by a signal that it does not handle.
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    await ended.wait()
+    await server.stop(grace=5)
 
 
 if __name__ == "__main__":

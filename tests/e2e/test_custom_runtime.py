@@ -24,6 +24,7 @@ class Example:
     public: str
     internal: str
     folder: Path
+    runtime: subprocess.Popen[bytes]
 
     def cli(self, *arguments: str | Path, text: str = "", check: bool = True):
         command = [BIN / "wml-serving", "--server", self.internal, *arguments]
@@ -56,18 +57,21 @@ class Example:
 @pytest.fixture
 def example(tmp_path: Path) -> Iterator[Example]:
     spi, public, internal, operations = free_ports(4)
-    made = Example(f"127.0.0.1:{public}", f"127.0.0.1:{internal}", tmp_path)
     runtime = [sys.executable, EXAMPLE / "scale.py", "--port", str(spi)]
     node = [BIN / "wml-serving", "node", "--store", "memory", "--runtime", f"127.0.0.1:{spi}"]
-    node += ["--serving-runtime", EXAMPLE / "scale.yaml", "--listen", made.public]
-    node += ["--internal", made.internal, "--operations", f"127.0.0.1:{operations}"]
+    listen, management = f"127.0.0.1:{public}", f"127.0.0.1:{internal}"
+    node += ["--serving-runtime", EXAMPLE / "scale.yaml", "--listen", listen]
+    node += ["--internal", management, "--operations", f"127.0.0.1:{operations}"]
     node += ["--rest-listen", "none", "--connection-age", "1"]
     with ExitStack() as stack:
+        processes = []
         for name, command in (("runtime", runtime), ("node", node)):
             log = stack.enter_context((tmp_path / f"{name}.log").open("wb"))
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
             stack.callback(process.wait)
             stack.callback(process.kill)
+            processes.append(process)
+        made = Example(listen, management, tmp_path, processes[0])
         until(lambda: "is up" in made.log(), made.log, READY_S)
         yield made
 
@@ -82,3 +86,6 @@ def test_example_runtime_serves_loads_and_says_what_is_wrong(example: Example):
     refused = example.infer("wrong", [1.0])
     assert "FailedPrecondition" in refused.stderr
     assert "path: must be a number, not 'x'" in refused.stderr
+    # As in a container, where only a signal that is handled ends the first process.
+    example.runtime.terminate()
+    assert example.runtime.wait(20) == 0

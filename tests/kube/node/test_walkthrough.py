@@ -57,6 +57,9 @@ with urllib.request.urlopen(url, json.dumps({"inputs": [tensor]}).encode(), 60) 
     print(json.load(answer)["outputs"][0]["data"][0])
 """
 TABLE = r"```text\n( *NAME +TYPE +AVAILABLE.*?)^ *```"
+# A reader sets the namespace for all that follows; here, others use the same file.
+AS_A_READER = 'cp "$KUBECONFIG" "$KUBECONFIG.reader"; export KUBECONFIG="$KUBECONFIG.reader"'
+RUNTIME_POD = r"(?m)^wml-serving-mlserver-1\.x-\S+ +{}"
 SEEN_S, KEY_S = 30, 2
 # Longer than the steps in which nodes tell when they were used last, and than the idle time.
 IN_USE_S = 16
@@ -68,6 +71,7 @@ def installed(cluster: Cluster) -> Iterator[Namespace]:
     namespace = Namespace(cluster)
     namespace.shell(install_block("kubectl apply --server-side", "quickstart"))
     namespace.until_up(CONTROLLER, ROUTER, "deployment/wml-serving-s3")
+    assert "servingruntime" in namespace.shell(install_block("get deployments,predictors"))
     yield namespace
     namespace.shell(install_block("kubectl delete"), timeout_s=DELETED_S)
 
@@ -76,7 +80,11 @@ def installed(cluster: Cluster) -> Iterator[Namespace]:
 def loaded(installed: Namespace) -> Namespace:
     """The example Predictor, applied and Loaded; nothing runs before it."""
     assert installed.replicas() == 0, installed.story()
-    installed.kubectl("apply", "-f", str(ROOT / FILE))
+    block = install_block("kubectl config set-context")
+    assert FILE in block
+    shown = installed.shell(f"{AS_A_READER}\n{block}")
+    assert NAME in shown.splitlines()[-1]
+    until(lambda: re.search(RUNTIME_POD.format("0/3"), pods(installed)), installed.story, SEEN_S)
     installed.until_row(*LOADED)
     return installed
 
@@ -192,9 +200,13 @@ def is_unknown(namespace: Namespace) -> bool:
 
 
 def test_runtime_pods_have_three_containers(loaded: Namespace):
-    pods = loaded.kubectl("get", "pods", "--no-headers")
-    assert re.search(r"^wml-serving-mlserver-1\.x-\S+ +3/3 +Running", pods, re.M), pods
-    assert re.search(r"^wmlserving-controller-\S+ +1/1 +Running", pods, re.M), pods
+    shown = pods(loaded)
+    assert re.search(RUNTIME_POD.format("3/3 +Running"), shown), shown
+    assert re.search(r"(?m)^wmlserving-controller-\S+ +1/1 +Running", shown), shown
+
+
+def pods(namespace: Namespace) -> str:
+    return namespace.kubectl("get", "pods", "--no-headers")
 
 
 def test_client_in_a_pod_by_the_name_of_the_service(loaded: Namespace):
