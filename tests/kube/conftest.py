@@ -74,15 +74,20 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """An API server on loopback, with controllers and a scheduler but no node; needs no root."""
-    if absent := kube_tools.missing(kube_tools.CONTROL_PLANE):
+    """An API server on loopback, without a node; needs no root. Where there are controllers and a
+    scheduler, these too; a folder of kubebuilder's has none.
+    """
+    if absent := kube_tools.missing(kube_tools.API):
         _skip(f"no {', '.join(absent)} in {kube_tools.binaries()}; make kube-tools")
     plane = ControlPlane(tmp_path_factory.mktemp("control-plane"), Ports(*free_ports(5)))
-    try:
-        plane.start()
-        yield plane
-    finally:
-        plane.stop()
+    with pytest.MonkeyPatch.context() as patched:
+        # A kubectl that comes with them goes before the system's.
+        patched.setenv("PATH", str(kube_tools.binaries()), prepend=os.pathsep)
+        try:
+            plane.start()
+            yield plane
+        finally:
+            plane.stop()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -168,4 +168,4 @@ def test_uninstalling_one_of_two_leaves_the_other_with_its_predictors_and_rights
     asked = ("auth", "can-i", "list", "clusterservingruntimes.wmlserving.ai.ibm.com")
     account = "--as=system:serviceaccount:models:wmlserving-controller"
     assert kubectl(filled, *asked, account).strip() == "yes"
-    kubectl(filled, "delete", "-k", models)
+    delete(filled, f"kubectl delete -k {models}")

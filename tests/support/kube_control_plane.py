@@ -1,8 +1,10 @@
-"""etcd, kube-apiserver, kube-controller-manager and kube-scheduler, as processes.
+"""etcd, kube-apiserver, and where they are given kube-controller-manager and kube-scheduler, as
+processes.
 
 On this machine's loopback (then it needs no root), or inside of a cluster's namespaces.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from tests.support import kube_audit
-from tests.support.kube_tools import binaries
+from tests.support.kube_tools import CONTROLLERS, binaries, missing
 from tests.support.waiting import until
 
 TOKEN = "admin-of-a-test"
@@ -47,11 +49,15 @@ class ControlPlane:
         return self.folder / "admin.kubeconfig"
 
     def start(self) -> None:
-        """Returns once the API is ready and `default` has its ServiceAccount."""
+        """Returns once the API is ready and, with controllers, `default` has its account."""
         self._write_certificates()
         self.write_kubeconfig(self.kubeconfig, {"token": TOKEN})
         self.start_etcd()
         self.start_api()
+        if not missing(CONTROLLERS):
+            self._start_controllers()
+
+    def _start_controllers(self) -> None:
         options = (
             "--kubeconfig",
             self.kubeconfig,
@@ -285,11 +291,30 @@ def delete_definitions(kubectl: list[str | Path], *arguments: str | Path) -> Non
         except subprocess.TimeoutExpired:
             of_ours = ("annotate", "crd", "--overwrite", "-l", "app.kubernetes.io/name=wml-serving")
             subprocess.run([*kubectl, *of_ours, f"nudge={nudge}"], capture_output=True, check=False)
+            if missing(CONTROLLERS):
+                finish_namespaces(kubectl)
         else:
             assert process.returncode == 0, f"{arguments}: {said}"
             return
     process.kill()
     raise AssertionError(f"{arguments}: not deleted in time: {process.communicate()[0]}")
+
+
+def finish_namespaces(kubectl: list[str | Path]) -> None:
+    """Empties the namespaces that are being deleted, and has them gone, as a controller would."""
+
+    def run(*arguments: str, stdin: str | None = None) -> str:
+        command = [*kubectl, *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True).stdout
+
+    listed = run("api-resources", "--namespaced", "--verbs=list,delete", "-o=name").split()
+    for item in json.loads(run("get", "namespaces", "-o=json"))["items"]:
+        if item["status"]["phase"] == "Terminating":
+            name = item["metadata"]["name"]
+            run("delete", "--all", ",".join(listed), f"--namespace={name}", "--wait=false")
+            item["spec"]["finalizers"] = []
+            path = f"/api/v1/namespaces/{name}/finalize"
+            run("replace", "--raw", path, "-f", "-", stdin=json.dumps(item))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The binaries of Kubernetes, etcd and CoreDNS, built from Go modules into a cache.
 
 `python -m tests.support.kube_tools` builds what is missing (12 minutes on two cores, once). Where
-`KUBEBUILDER_ASSETS` names a folder with kube-apiserver and etcd, that is used as it is.
+`KUBEBUILDER_ASSETS` names a folder with kube-apiserver and etcd, that is used as it is, which is
+enough for the tests on an API server alone.
 """
 
 import contextlib
@@ -16,7 +17,9 @@ from pathlib import Path
 
 VERSION = "1.34.4"  # later kubelets are said to refuse hybrid cgroups
 COREDNS = "v1.15.0"
-CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+API = ("kube-apiserver", "etcd")
+CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
+CONTROL_PLANE = API + CONTROLLERS
 NODE = ("kubelet", "kube-proxy", "coredns", "pause")
 COMMANDS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 PACKAGES = "containerd runc containernetworking-plugins iproute2 iptables conntrack"
