@@ -112,7 +112,9 @@ class Config(Strict):
         default="info", description="Of nodes and adapters in runtime pods."
     )
     connection_age_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
-        default=30, description="When a client's connection is renewed; a pod that ends waits it."
+        default=30,
+        description="When a client's connection to a pod of a runtime is renewed, and how long a"
+        " pod that ends waits for that.",
     )
     hand_over_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
         default=60, description="How long a pod that ends waits for its models to load elsewhere."
