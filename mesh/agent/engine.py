@@ -335,6 +335,10 @@ class Node:
         ask = Ask(model, purpose.value, self.follower.revision, protected, used_s)
         return self._errands.send(record, ask)
 
+    def more(self, model: ModelId, by: int, reason: str) -> None:
+        """Has up to so many more copies of a Loaded model loaded, in free room."""
+        self._growth.grow(model, by, reason, Purpose.EXTRA, fill=True)
+
     def has_failed_before(self, model: ModelId) -> bool:
         """Whether it failed on nodes that are gone, and that counts here."""
         return self._questions.has_failed_before(model)

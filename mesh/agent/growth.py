@@ -5,7 +5,7 @@ first holder in rendezvous order has more copies loaded, the last one gives its 
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mesh.agent.copy import Copy, Purpose
@@ -89,7 +89,8 @@ class Growth:
         watched.past, verdict = look(watched.past, situation, now=now, thresholds=self._thresholds)
         match verdict:
             case Grow(to=to, reason=reason, fill=fill):
-                self._grow(copy.id, to - situation.loaded - situation.loading, reason, fill=fill)
+                by = to - situation.loaded - situation.loading
+                self.grow(copy.id, by, reason, Purpose.AGAIN if fill else Purpose.EXTRA, fill=fill)
             case Shrink(reason=reason):
                 log.info("copy given up", extra={"model": copy.id, "reason": reason})
                 copy.send(life.Leave())
@@ -137,13 +138,18 @@ class Growth:
         is_there = record is not None and record.state is not NodeState.DRAINING
         return is_there and not self._host.is_down(node)
 
-    def _grow(self, model: ModelId, by: int, reason: str, *, fill: bool) -> None:
-        purpose = Purpose.AGAIN if fill else Purpose.EXTRA
+    def grow(self, model: ModelId, by: int, reason: str, purpose: Purpose, *, fill: bool) -> None:
+        """Has up to so many more copies loaded, as far as there is room for one more; `fill`: that
+        is free."""
+        asked: frozenset[NodeId] = frozenset()  # the view has what they say a little later
         for _ in range(by):
             question = self._host.question(model, fill=fill, extra=True)
-            decision = None if question is None else decide(question)
+            if question is None:
+                return
+            decision = decide(replace(question, excluded=question.excluded | asked))
             if not isinstance(decision, Load):
                 return
             fields = {"model": model, "peer": decision.node, "reason": reason}
             log.info("one more copy", extra=fields)
             self._host.load(model, decision.node, purpose)
+            asked |= {decision.node}

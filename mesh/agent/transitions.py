@@ -50,6 +50,10 @@ class Loader(Protocol):
         self, model: ModelId, node: NodeId, purpose: Purpose, protected: frozenset[ModelId]
     ) -> object: ...
 
+    def more(self, model: ModelId, by: int, reason: str) -> None:
+        """Has up to so many more copies of a Loaded model loaded, in free room."""
+        ...
+
     def wish(self, runtimes: Iterable[RuntimeName]) -> None:
         """Has it known that a node of one of these is waited for."""
         ...
@@ -104,7 +108,7 @@ class Transitions:
             if _is_moving(predictor) or not predictor.served:
                 is_ours = self._loader.holds(predictor.target) or self._is_our_turn(predictor)
                 if is_ours:
-                    self._report(name, predictor.target)
+                    self._report(predictor)
         elif _is_moving(predictor) or predictor.min_copies:
             if self._is_our_turn(predictor):
                 self._load(predictor.target, Purpose.TARGET, frozenset({predictor.active}))
@@ -224,13 +228,22 @@ class Transitions:
         return True
 
     def _is_loaded(self, model: ModelId) -> bool:
-        copies = self._view.copies(model).values()
-        return any(copy.state is CopyState.LOADED for copy in copies)
+        return self._loaded(model) > 0
 
-    def _report(self, name: PredictorName, model: ModelId) -> None:
-        if (name, model) not in self._reporting:
-            self._reporting.add((name, model))
-            self._tasks.spawn(self._write(name, model), f"transition {name}")
+    def _loaded(self, model: ModelId) -> int:
+        copies = self._view.copies(model).values()
+        return sum(copy.state is CopyState.LOADED for copy in copies)
+
+    def _report(self, predictor: Predictor) -> None:
+        """One copy is enough to switch to; what was busy enough for several gets them at once."""
+        name, model = predictor.name, predictor.target
+        if (name, model) in self._reporting:
+            return
+        self._reporting.add((name, model))
+        short = self._loaded(predictor.active) - len(self._view.copies(model))
+        if short > 0:
+            self._loader.more(model, short, "the model before it had as many")
+        self._tasks.spawn(self._write(name, model), f"transition {name}")
 
     async def _write(self, name: PredictorName, model: ModelId) -> None:
         """Tells the store, again and again while it is away and the model is Loaded."""

@@ -14,7 +14,7 @@ from mesh.core.records import CopyState, NodeState
 from mesh.core.transition import Applied
 from mesh.peers.port import Ask, LoadedThere, NotThere
 from mesh.registry.memory import MemoryRegistry
-from tests.support.builders import spec
+from tests.support.builders import model_of, spec
 from tests.support.engine import Engine, engine, until
 from tests.support.fake_peers import Network
 from tests.support.fake_runtime import MB, FakeRuntime
@@ -159,6 +159,17 @@ async def test_an_update_switches_on_all_nodes_and_the_old_model_goes():
         await until(lambda: all(node.node.routes["p"][0].id == new for node in m.nodes))
         await until(lambda: not m.holders(old))
         assert len(m.holders(new)) == 1
+
+
+async def test_what_had_several_copies_has_as_many_of_its_new_model_at_once():
+    async with mesh() as m:
+        await m[0]._step(PredictorName("p"), Applied(replace(spec("p", "a"), min_copies=3)))
+        old = model_of("p", "a").id
+        await until(lambda: len(m.holders(old)) == 3, 30)
+        new = await m[0].apply("p", "b")
+        await until(lambda: m[0].node.view.predictors["p"].active == new)
+        await until(lambda: len(m.holders(new)) == 3, 3)
+        await until(lambda: not m.holders(old))
 
 
 async def test_a_node_that_dies_is_taken_out_and_its_models_come_back_elsewhere():
