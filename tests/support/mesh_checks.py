@@ -9,19 +9,32 @@ import base64
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import grpc.aio
 
-from mesh.core.ids import PredictorName
+from mesh.core.ids import PredictorName, canonical_spec
 from mesh.core.records import BackingModel, CopyRecord, CopyState, NodeRecord, Predictor, Record
+from mesh.core.status import TransitionStatus
 from mesh.wire import records
 from tests.support.mesh_stand import MeshNode, MeshStand, eventually
 
 Copies = dict[tuple[str, str], str]
 # Where a Predictor does not say: one, and a second one where it is used and there is room.
 MOST_COPIES = 2
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one node takes to be so, or the store says. Of a Predictor: its generation, its spec and
+    whether it is on its way; of a model: the Predictors that have it; of a node and of a copy (by
+    model and node): its state. What is told once a second at most, such as rates, is left out."""
+
+    predictors: dict[str, str]
+    models: dict[str, str]
+    nodes: dict[str, str]
+    copies: Copies
 
 
 @dataclass(frozen=True)
@@ -33,21 +46,21 @@ class Picture:
     models: dict[str, BackingModel]
     copies: Copies
     claims: tuple[str, ...]
-    views: dict[str, Copies]
+    views: dict[str, Seen]
     held: dict[str, set[str]]
     running: set[str]
 
 
 async def look(stand: MeshStand) -> Picture:
     """Reads the runtimes, the store and the nodes that are well."""
-    stored, claims = await asyncio.to_thread(read_store, stand)
+    found, claims = await asyncio.to_thread(read_store, stand)
     return Picture(
-        nodes={r.id: r for r in stored if isinstance(r, NodeRecord)},
-        predictors={r.name: r for r in stored if isinstance(r, Predictor)},
-        models={r.id: r for r in stored if isinstance(r, BackingModel)},
-        copies={(r.model, r.node): r.state for r in stored if isinstance(r, CopyRecord)},
+        nodes={r.id: r for r in found if isinstance(r, NodeRecord)},
+        predictors={r.name: r for r in found if isinstance(r, Predictor)},
+        models={r.id: r for r in found if isinstance(r, BackingModel)},
+        copies={(r.model, r.node): r.state for r in found if isinstance(r, CopyRecord)},
         claims=claims,
-        views={node.id: await _view(node) for node in stand.well},
+        views={node.id: await _seen_by(node) for node in stand.well},
         held={node.id: await node.runtime.index() for node in stand.well if node.runtime},
         running={node.id for node in stand.nodes if node.is_running},
     )
@@ -67,6 +80,23 @@ def read_store(stand: MeshStand) -> tuple[list[Record], tuple[str, ...]]:
         if record is not None:
             found.append(record)
     return found, tuple(claims)
+
+
+def stored(picture: Picture) -> Seen:
+    """What each node should take to be so."""
+    users = defaultdict(set)
+    for predictor in picture.predictors.values():
+        for model in (predictor.active, predictor.target):
+            users[str(model)].add(predictor.name)
+    return Seen(
+        predictors={
+            it.name: _standing(it.generation, it.spec, is_at_rest=it.active == it.target)
+            for it in picture.predictors.values()
+        },
+        models={model: ", ".join(sorted(users[model])) for model in picture.models},
+        nodes={node: record.state for node, record in picture.nodes.items()},
+        copies=picture.copies,
+    )
 
 
 def disagreements(picture: Picture) -> list[str]:
@@ -115,8 +145,29 @@ async def counts(stand: MeshStand) -> Counter[str]:
     return total
 
 
-async def _view(node: MeshNode) -> Copies:
-    return {_key(found): found["status"]["state"] for found in await node.read("COPY")}
+async def _seen_by(node: MeshNode) -> Seen:
+    return Seen(
+        predictors={_name(it): _shown(it) for it in await node.read("PREDICTOR")},
+        models={
+            _name(it): ", ".join(it["status"]["predictors"]) for it in await node.read("MODEL")
+        },
+        nodes={_name(it): it["status"]["state"] for it in await node.read("NODE")},
+        copies={_key(it): it["status"]["state"] for it in await node.read("COPY")},
+    )
+
+
+def _name(found: dict[str, Any]) -> str:
+    return str(found["metadata"]["name"])
+
+
+def _shown(predictor: dict[str, Any]) -> str:
+    is_at_rest = predictor["status"]["transitionStatus"] == TransitionStatus.UP_TO_DATE
+    generation = predictor["metadata"]["generation"]
+    return _standing(generation, canonical_spec(predictor["spec"]), is_at_rest=is_at_rest)
+
+
+def _standing(generation: int, spec: str, *, is_at_rest: bool) -> str:
+    return f"{'at rest' if is_at_rest else 'on its way'}, {generation}: {spec}"
 
 
 def _key(copy: dict[str, Any]) -> tuple[str, str]:
@@ -148,10 +199,13 @@ def _of_contents(picture: Picture) -> Iterator[str]:
 
 
 def _of_views(picture: Picture) -> Iterator[str]:
+    known = stored(picture)
     for node, view in picture.views.items():
-        for key in sorted(view.keys() | picture.copies.keys()):
-            if view.get(key) != picture.copies.get(key):
-                yield f"{node} takes {key} to be {view.get(key)}, not {picture.copies.get(key)}"
+        for kind in fields(Seen):
+            said, true = getattr(view, kind.name), getattr(known, kind.name)
+            for key in sorted(said.keys() | true.keys()):
+                if said.get(key) != true.get(key):
+                    yield f"{node} has of {kind.name} {key} {said.get(key)}, not {true.get(key)}"
 
 
 def _of_predictors(picture: Picture) -> Iterator[str]:
