@@ -21,10 +21,10 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from mesh.core.ids import PredictorName
 from tests.bench import soak_plan as plans
 from tests.bench.soak_plan import Step
-from tests.support.mesh_checks import Picture, counts, until_quiet
+from tests.bench.soak_rules import Ledger, misanswered
+from tests.support.mesh_checks import counts, until_quiet
 from tests.support.mesh_client import Asked, MeshClient
 from tests.support.mesh_stand import MeshNode, MeshStand, mesh_stand
 
@@ -35,33 +35,21 @@ RPS = 60.0
 CROWD_SIZE = 50
 ASK_S = 20.0
 QUIET_S = 60.0
-# For how long after a fault what is sent may still meet it: see the rules of the scenarios.
-NOTICED_S = {
-    plans.KILL: 1.0,
-    plans.KILL_RUNTIME: 1.0,
-    plans.FREEZE: 5.0,
-    plans.CUT: 5.0,
-}
-# A Predictor that was created or deleted is known everywhere within this.
-KNOWN_S = 2.0
 
 
 @dataclass
 class Soak:
-    """One run. `faults` has when each that excuses something began, and which it was."""
+    """One run. `known`: the Predictors that may be asked for; `paths`: what each was given last."""
 
     stand: MeshStand
     client: MeshClient
-    faults: list[tuple[float, str]] = field(default_factory=list)
+    ledger: Ledger
     done: Counter[str] = field(default_factory=Counter)
     known: list[str] = field(default_factory=list)
-    deleting_s: dict[str, float] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
     is_store_up: asyncio.Event = field(default_factory=asyncio.Event)
     settling: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
-    # What the last change was confirmed to be; nothing where it was not, and may or may not be so.
-    confirmed: dict[str, str] = field(default_factory=dict)
 
     # The lanes.
 
@@ -82,8 +70,7 @@ class Soak:
 
     async def _node_fault(self, step: Step) -> None:
         node = self.stand.nodes[step.node]
-        if step.kind in NOTICED_S:
-            self.faults.append((time.monotonic(), step.kind))
+        self.ledger.fault(step.kind, time.monotonic())
         match step.kind:
             case plans.KILL:
                 node.kill()
@@ -158,8 +145,8 @@ class Soak:
                     await self.client.ask_at_once(step.name, CROWD_SIZE, ASK_S)
 
     async def _apply(self, name: str, path: str) -> None:
-        self.confirmed.pop(name, None)
-        self.confirmed[name] = await self.stand.apply(name, path)
+        self.ledger.change(name)
+        self.ledger.confirm(name, await self.stand.apply(name, path))
         self.paths[name] = path
         if name not in self.settling or self.settling[name].done():
             self.settling[name] = asyncio.get_running_loop().create_task(self._settle(name))
@@ -167,52 +154,30 @@ class Soak:
     async def _settle(self, name: str) -> None:
         """From when it is done on, nothing older may answer."""
         latest = ""
-        while latest != self.stand.versions.latest(name) and name not in self.deleting_s:
+        deleting = self.ledger.deleting_s
+        while latest != self.stand.versions.latest(name) and name not in deleting:
             latest = self.stand.versions.latest(name)
             with contextlib.suppress(AssertionError):
                 await self.stand.until_settled(name, 10.0)
-        if name not in self.known and name not in self.deleting_s:
+        if name not in self.known and name not in deleting:
             self.known.append(name)
 
     async def _delete(self, name: str) -> None:
-        self.deleting_s[name] = time.monotonic()
+        self.ledger.delete(name, time.monotonic())
         if name in self.known:
             self.known.remove(name)
         await self.stand.delete(name)
-
-    # What is excused.
-
-    def excuse(self, asked: Asked) -> str:
-        """Why it may have been lost; empty where it may not."""
-        if asked.outcome == grpc.StatusCode.UNAVAILABLE.name:
-            for at_s, kind in self.faults:
-                if asked.start_s < at_s + NOTICED_S[kind] and asked.end_s > at_s:
-                    return kind
-        deleting_s = self.deleting_s.get(asked.name)
-        is_gone = asked.outcome == grpc.StatusCode.NOT_FOUND.name and deleting_s is not None
-        return "deleted" if is_gone and asked.end_s > deleting_s else ""
+        self.ledger.confirm_deleted(name)
 
     # At the end.
 
-    async def ask_all(self) -> list[tuple[MeshNode, Asked]]:
-        """Each Predictor at each node."""
+    async def ask_all(self) -> list[tuple[str, Asked]]:
+        """Each Predictor at each node, also those that were deleted."""
         answers = []
         for node in self.stand.nodes:
             async with MeshClient([node.public], self.stand.versions) as client:
-                answers += [(node, await client.ask(n)) for n in self.stand.versions.names()]
+                answers += [(node.public, await client.ask(n)) for n in self.ledger.names()]
         return answers
-
-    async def all_answer(self, picture: Picture) -> list[str]:
-        """What is not answered by the model that the store names, or not by the one confirmed."""
-        problems = []
-        for node, asked in await self.ask_all():
-            predictor = picture.predictors.get(PredictorName(asked.name))
-            if predictor is None:
-                if asked.name in self.confirmed:
-                    problems.append(f"{asked.name} is gone")
-            elif {predictor.active, self.confirmed.get(asked.name, asked.model)} != {asked.model}:
-                problems.append(f"{node.public} after all, not {predictor.active}: {asked}")
-        return problems
 
     async def close(self) -> None:
         for task in self.settling.values():
@@ -246,12 +211,14 @@ async def soak(seconds: float, seed: int, folder: Path, without: Sequence[str] =
     settings = {"capacity_bytes": 10 * MB, "traits": "load=0.05", "is_cuttable": True}
     problems: list[str] = []
     async with mesh_stand(folder, nodes=NODES, **settings) as stand:
-        for number in range(PREDICTORS):
-            await stand.apply(f"p{number}", f"version={number}")
-        for number in range(PREDICTORS):
-            await stand.until_settled(f"p{number}")
+        names = [f"p{number}" for number in range(PREDICTORS)]
+        ledger = Ledger()
+        for number, name in enumerate(names):
+            ledger.confirm(name, await stand.apply(name, f"version={number}"))
+        for name in names:
+            await stand.until_settled(name)
         async with MeshClient(stand.publics, stand.versions) as client:
-            run = Soak(stand, client, known=[f"p{number}" for number in range(PREDICTORS)])
+            run = Soak(stand, client, ledger, known=names)
             run.is_store_up.set()
             choose = random.Random(seed)
             try:
@@ -267,13 +234,14 @@ async def soak(seconds: float, seed: int, folder: Path, without: Sequence[str] =
             try:
                 await run.ask_all()  # what a runtime lost is noticed when it is used
                 picture = await until_quiet(stand, QUIET_S)
-                problems += await run.all_answer(picture)
+                problems += ledger.amiss(picture)
+                problems += misanswered(picture, await run.ask_all())
             except AssertionError as error:
                 problems.append(str(error))
             counted = await counts(stand)
             if counted["without_room"]:
                 problems.append(f"{counted['without_room']} loads for which there was no memory")
-            lost = client.lost_but_for(lambda asked: bool(run.excuse(asked)))
+            lost = client.lost_but_for(lambda asked: bool(run.ledger.excuse(asked)))
             _report(run, lost, problems)
             excused = len(client.lost) - len(lost)
             faults = sum(run.done[k] for k in (*plans.NODE_FAULTS, plans.OUTAGE, plans.WIPE))
@@ -288,7 +256,7 @@ async def soak(seconds: float, seed: int, folder: Path, without: Sequence[str] =
 
 def _report(run: Soak, lost: list[Asked], problems: list[str]) -> None:
     print("done:", ", ".join(f"{kind} {count}" for kind, count in run.done.most_common()))
-    excuses = Counter(run.excuse(asked) for asked in run.client.lost)
+    excuses = Counter(run.ledger.excuse(asked) for asked in run.client.lost)
     print("lost and excused:", {kind: count for kind, count in excuses.items() if kind})
     print(run.client.summary())
     for asked in lost[:30]:
