@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import grpc.aio
 
 from tests.bench import soak_plan as plans
 from tests.bench.soak_plan import Step
-from tests.bench.soak_rules import Ledger, misanswered
+from tests.bench.soak_rules import Ledger, Result, misanswered
 from tests.support.mesh_checks import counts, until_quiet
 from tests.support.mesh_client import Asked, MeshClient
 from tests.support.mesh_stand import MeshNode, MeshStand, mesh_stand
@@ -179,6 +179,16 @@ class Soak:
                 answers += [(node.public, await client.ask(n)) for n in self.ledger.names()]
         return answers
 
+    async def problems(self) -> list[str]:
+        """What does not agree; waits until all does, for a while."""
+        try:
+            await self.ask_all()  # what a runtime lost is noticed when it is used
+            picture = await until_quiet(self.stand, QUIET_S)
+        except AssertionError as error:
+            return [str(error)]
+        answers = await self.ask_all()
+        return [*self.ledger.amiss(picture), *misanswered(picture, answers)]
+
     async def close(self) -> None:
         for task in self.settling.values():
             task.cancel()
@@ -201,15 +211,14 @@ async def revive(node: MeshNode) -> None:
         await asyncio.sleep(0.2)
 
 
-async def soak(seconds: float, seed: int, folder: Path, without: Sequence[str] = ()) -> bool:
-    """Whether nothing was lost and everything agreed in the end."""
+async def soak(seconds: float, seed: int, folder: Path, without: Sequence[str] = ()) -> Result:
+    """Prints what it does and what became of it."""
     plan = plans.plan(seconds, seed, nodes=NODES, names=PREDICTORS)
     lanes = [
         tuple(step for step in lane if step.kind not in without)
         for lane in (plan.node_faults, plan.outages, plan.changes)
     ]
     settings = {"capacity_bytes": 10 * MB, "traits": "load=0.05", "is_cuttable": True}
-    problems: list[str] = []
     async with mesh_stand(folder, nodes=NODES, **settings) as stand:
         names = [f"p{number}" for number in range(PREDICTORS)]
         ledger = Ledger()
@@ -231,27 +240,24 @@ async def soak(seconds: float, seed: int, folder: Path, without: Sequence[str] =
             finally:
                 await run.close()
             print("--- all is mended: waiting until it is quiet", flush=True)
-            try:
-                await run.ask_all()  # what a runtime lost is noticed when it is used
-                picture = await until_quiet(stand, QUIET_S)
-                problems += ledger.amiss(picture)
-                problems += misanswered(picture, await run.ask_all())
-            except AssertionError as error:
-                problems.append(str(error))
+            problems = await run.problems()
             counted = await counts(stand)
             if counted["without_room"]:
                 problems.append(f"{counted['without_room']} loads for which there was no memory")
-            lost = client.lost_but_for(lambda asked: bool(run.ledger.excuse(asked)))
+            lost = client.lost_but_for(lambda asked: bool(ledger.excuse(asked)))
             _report(run, lost, problems)
-            excused = len(client.lost) - len(lost)
             faults = sum(run.done[k] for k in (*plans.NODE_FAULTS, plans.OUTAGE, plans.WIPE))
-            print(
-                f"soak: {len(client.asked)} requests, {len(lost)} lost, {excused} excused, "
-                f"{faults} faults, {run.done.total() - faults} changes, {counted['loads']} loads, "
-                f"{len(problems)} disagreements, {seconds:.0f} s, seed {seed}",
-                flush=True,
+            return Result(
+                requests=len(client.asked),
+                lost=len(lost),
+                excused=len(client.lost) - len(lost),
+                faults=faults,
+                changes=run.done.total() - faults,
+                loads=counted["loads"],
+                disagreements=len(problems),
+                seconds=seconds,
+                seed=seed,
             )
-            return not lost and not problems
 
 
 def _report(run: Soak, lost: list[Asked], problems: list[str]) -> None:
@@ -266,7 +272,11 @@ def _report(run: Soak, lost: list[Asked], problems: list[str]) -> None:
         print(f"WRONG: {problem}")
 
 
-def main() -> None:
+Run = Callable[[float, int, Path, Sequence[str]], Awaitable[Result]]
+
+
+def main(arguments: Sequence[str] | None = None, run: Run = soak) -> int:
+    """The exit code; `run` is another one in tests."""
     parser = argparse.ArgumentParser(prog="soak", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
@@ -274,11 +284,17 @@ def main() -> None:
     parser.add_argument(
         "--without", action="append", default=[], help="a kind of step to leave out, such as `kill`"
     )
-    told = parser.parse_args()
+    told = parser.parse_args(arguments)
     folder = told.folder or Path(tempfile.mkdtemp(prefix="soak-"))
     print(f"logs in {folder}")
-    sys.exit(0 if asyncio.run(soak(told.seconds, told.seed, folder, told.without)) else 1)
+
+    async def running() -> Result:
+        return await run(told.seconds, told.seed, folder, told.without)
+
+    result = asyncio.run(running())
+    print(result, flush=True)
+    return result.exit_code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -89,3 +89,29 @@ def misanswered(picture: Picture, answers: Iterable[tuple[str, Asked]]) -> Itera
                 yield f"{address} after all, though it is not there: {asked}"
         elif predictor.active != asked.model:
             yield f"{address} after all, not {predictor.active}: {asked}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a soak of so many seconds ended, in counts; its text is the last line."""
+
+    requests: int
+    lost: int
+    excused: int
+    faults: int
+    changes: int
+    loads: int
+    disagreements: int
+    seconds: float
+    seed: int
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.lost or self.disagreements else 0
+
+    def __str__(self) -> str:
+        return (
+            f"soak: {self.requests} requests, {self.lost} lost, {self.excused} excused, "
+            f"{self.faults} faults, {self.changes} changes, {self.loads} loads, "
+            f"{self.disagreements} disagreements, {self.seconds:.0f} s, seed {self.seed}"
+        )

@@ -1,9 +1,13 @@
 """What a soak takes for lost, on what was done and pictures made by hand."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 
 from tests.bench import soak_plan as plans
-from tests.bench.soak_rules import NOTICED_S, Ledger, misanswered
+from tests.bench.soak import main
+from tests.bench.soak_rules import NOTICED_S, Ledger, Result, misanswered
 from tests.support.builders import predictor
 from tests.support.mesh_checks import Picture
 from tests.support.mesh_client import OK, Asked
@@ -142,3 +146,31 @@ def test_not_found_is_excused_from_a_delete_on_for_that_predictor():
     assert ledger.excuse(asked("NOT_FOUND", start_s=99.0, end_s=101.0)) == "deleted"
     assert ledger.excuse(asked("NOT_FOUND", start_s=98.0, end_s=99.0)) == ""
     assert ledger.excuse(asked("NOT_FOUND", name="q", start_s=99.0, end_s=101.0)) == ""
+
+
+# What it ends with.
+
+
+def result_of(*, lost: int = 0, disagreements: int = 0, seconds: float = 20.0, seed: int = 3):
+    return Result(
+        *(1200, lost, 7, 5, 23, 90, disagreements),
+        seconds=seconds,
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize(("lost", "disagreements"), [(0, 0), (1, 0), (0, 1), (2, 3)])
+def test_exit_code_is_not_zero_where_anything_was_lost_or_disagrees(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: int, disagreements: int
+):
+    async def run(seconds: float, seed: int, folder: Path, without: Sequence[str]) -> Result:
+        assert (folder, without) == (tmp_path, ["kill"])
+        return result_of(lost=lost, disagreements=disagreements, seconds=seconds, seed=seed)
+
+    arguments = ["--seconds", "20", "--seed", "3", "--folder", str(tmp_path), "--without", "kill"]
+    code = main(arguments, run)
+    assert (code != 0) == bool(lost or disagreements)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"soak: 1200 requests, {lost} lost, 7 excused, 5 faults, 23 changes, 90 loads, "
+        f"{disagreements} disagreements, 20 s, seed 3"
+    )
