@@ -6,6 +6,10 @@ answers to questions that were under way at once may overtake each other, and sa
 
 A wiped etcd has the id of before where it is started as before. What tells it apart for good is the
 mark: a random word under a key of the mesh's own, made by the first that misses it.
+
+Nodes compare what they have seen of a store by its id, so that is the same for one that saw the
+store of before, and one that was started since. Only where an etcd went back with its mark, as a
+backup does that is restored, it depends on who has seen that.
 """
 
 import logging
@@ -44,6 +48,8 @@ class History:
 
     def __init__(self) -> None:
         self.known = Known()
+        # In which life each mark was seen first: one for each loss of etcd's data.
+        self._first_lives: dict[bytes, int] = {}
 
     def take(self, before: Known, header: pb.ResponseHeader) -> None:
         """An answer; `before` is what was known when its question was sent."""
@@ -74,8 +80,10 @@ class History:
             self.known = replace(self.known, revision=revision)
 
     def store_id(self, mark: bytes) -> str:
+        """Of the store with this mark, which has just answered."""
         known = self.known
-        return f"{known.cluster_id:x}-{mark.decode(errors='replace')}-{known.life}"
+        lives = known.life - self._first_lives.setdefault(mark, known.life)
+        return f"{known.cluster_id:x}-{mark.decode(errors='replace')}-{lives}"
 
 
 def new_mark() -> bytes:
