@@ -6,6 +6,7 @@ import configparser
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,23 @@ def test_the_index_has_every_page():
     linked = set(LINK.findall(index.read_text()))
     there = {page.name for page in DOCS.glob("*.md")} - {index.name}
     assert there <= linked, "add a row to docs/README.md"
+
+
+def test_the_house_has_every_package_of_the_import_contract_and_every_folder_of_tests():
+    page = (DOCS / "architecture.md").read_text()
+    house = page.partition("## The house")[2].partition("\n## ")[0]
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (layers,) = (
+        contract["layers"]
+        for contract in settings["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    )
+    assert "\n  >  ".join(layers) in house
+    packages = {path.parent.name for path in (ROOT / "mesh").glob("*/__init__.py")}
+    assert {name for name in packages if f"| `mesh/{name}` |" not in house} == set()
+    tests = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
+    (row,) = (line for line in house.splitlines() if line.startswith("| `tests/`"))
+    assert {name for name in tests if f"`{name}`" not in row} == set()
 
 
 def test_the_generated_tables_are_what_the_code_says():
