@@ -91,6 +91,11 @@ def anchors(page: Path) -> set[str]:
     return {heading.strip().replace(" ", "-") for heading in plain}
 
 
+def test_what_export_writes_has_the_name_of_what_it_is():
+    found = re.findall(r"export -o (\S+)", "".join(page.read_text() for page in PAGES))
+    assert {name.strip("`,.") for name in found} == {"predictors.jsonl"}
+
+
 def test_the_index_has_every_page():
     index = DOCS / "README.md"
     linked = set(LINK.findall(index.read_text()))
