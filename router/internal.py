@@ -25,6 +25,7 @@ from mesh.peers.tls import NodeTls
 from mesh.wire.pb import wml_peer_pb2 as pb
 from mesh.wire.pb import wml_peer_pb2_grpc as pb_grpc
 from router.forward import STREAM_HEADER, Forwarder, NotSent, passed_on
+from router.guard import GuardedServer, check
 from router.hop import ACCEPTED, NotBegun, Why, trailer
 from router.refusal import Context, pass_error, refuse
 from router.server import ServerLimits, listen, server_options
@@ -89,11 +90,16 @@ class PeerService(pb_grpc.PeerServicer):
 
 
 class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs only
-    """The calls that another node passed on, of whatever method."""
+    """The calls that another node passed on, of whatever method.
 
-    def __init__(self, node: Node, forwarder: Forwarder) -> None:
+    `is_guarded`: whoever calls must show the certificate of a node. It looks for itself, since that
+    costs 1 µs a call, and wrapping what serves it, each time anew, 6.
+    """
+
+    def __init__(self, node: Node, forwarder: Forwarder, *, is_guarded: bool) -> None:
         self._node = node
         self._forwarder = forwarder
+        self._is_guarded = is_guarded
         self._in_flight = 0
         self._came_s = 0.0
         self._tasks = Tasks()
@@ -171,6 +177,8 @@ class PassedOn(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
             feeding.cancel()
 
     async def _enter(self, model: ModelId, context: Context) -> Copy:
+        if self._is_guarded:
+            await check(context)
         self._came_s = monotonic_s()
         copy = self._node.copy(model)
         if self._node.has_left or copy is None or not copy.is_loaded:
@@ -202,7 +210,7 @@ class InternalServer:
     """Management, and what nodes ask of each other, on one address.
 
     `services` add themselves to the server. With `tls` nobody without a certificate of the mesh's
-    authority gets an answer.
+    authority, made out to a node, gets an answer.
     """
 
     def __init__(
@@ -215,8 +223,9 @@ class InternalServer:
         self._tls = tls
         self._server = grpc.aio.server(options=server_options(limits))
         self._server.add_generic_rpc_handlers((passed_on_calls,))
+        server: Any = self._server if tls is None else GuardedServer(self._server)
         for register in services:
-            register(self._server)
+            register(server)
 
     async def start(self, address: str) -> int:
         """Listens, and says on which port. Raises CannotListen."""

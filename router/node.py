@@ -125,7 +125,7 @@ async def running_node(
     usages, endpoints = Usages(node, links.channel), _endpoints(doors)
     management = Management(node, steps, administration, usages, endpoints)
     model_mesh = ModelMesh(node, steps, loads)
-    passed_on = PassedOn(node, forwarder)
+    passed_on = PassedOn(node, forwarder, is_guarded=doors.tls is not None)
     own = (management.register, model_mesh.register, PeerService(node).register)
     internal = InternalServer((*own, *services), passed_on, doors.server, doors.tls)
     scrape = Scrape(node, waiting, lambda: public.door.in_flight + rest.in_flight)

@@ -30,7 +30,10 @@ class NodeTls:
         self.channel_credentials()
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """For a server that asks each client for its certificate."""
+        """For a server that asks each client for its certificate.
+
+        Whom that is made out to, it has to look at by itself.
+        """
         first = self._stamp()
         seen = [first]
 

@@ -35,6 +35,7 @@ WORDS = {
     grpc.StatusCode.ABORTED: "Conflict",
     grpc.StatusCode.ALREADY_EXISTS: "AlreadyExists",
     grpc.StatusCode.FAILED_PRECONDITION: "Forbidden",
+    grpc.StatusCode.PERMISSION_DENIED: "Forbidden",
     grpc.StatusCode.UNAVAILABLE: "ServiceUnavailable",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "TooManyRequests",
     grpc.StatusCode.DEADLINE_EXCEEDED: "Timeout",

@@ -16,16 +16,16 @@ def authority(folder: Path) -> Path:
     return folder
 
 
-def signed(folder: Path, by: Path, *names: str) -> Path:
+def signed(folder: Path, by: Path, *names: str, common_name: str = "node") -> Path:
     """A folder with `ca.crt`, `tls.crt` and `tls.key`, as a Kubernetes secret has them.
 
-    `names` are its subject alternative names, such as `DNS:a` and `IP:127.0.0.1`.
+    `names` are its subject alternative names, such as `DNS:a` and `IP:127.0.0.1`, or none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     extensions = folder / "extensions"
-    extensions.write_text(f"subjectAltName={','.join(names)}\n")
+    extensions.write_text(f"subjectAltName={','.join(names)}\n" if names else "")
     _openssl(
-        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=node"),
+        *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={common_name}"),
         *("-keyout", folder / "tls.key", "-out", folder / "request"),
     )
     _openssl(

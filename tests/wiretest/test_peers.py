@@ -7,12 +7,14 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
 from mesh.agent.holdings import Identity
+from mesh.agent.remote import MODEL_HEADER
 from mesh.core.errors import Unavailable
 from mesh.core.ids import ModelId, NodeId, PredictorName, Revision
 from mesh.peers.client import GrpcPeers
@@ -22,8 +24,12 @@ from mesh.registry.memory import MemoryRegistry
 from mesh.wire import records
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from mesh.wire.pb import kfs_inference_v2_pb2_grpc as kfs_grpc
+from mesh.wire.pb import wml_management_pb2 as manage_pb
+from mesh.wire.pb import wml_management_pb2_grpc as manage_grpc
 from mesh.wire.pb import wml_peer_pb2 as peer_pb
 from mesh.wire.pb import wml_peer_pb2_grpc as peer_grpc
+from router.forward import STREAM_HEADER
+from router.guard import NOT_A_NODE
 from router.node import Doors, RunningNode, running_node
 from tests.support.builders import RUNTIME
 from tests.support.certificates import authority, signed
@@ -191,6 +197,58 @@ async def test_nodes_with_certificates_speak_and_nobody_else_does(tmp_path: Path
         refused = await asyncio.to_thread(run_cli, address, stranger)
         assert refused.returncode == 1
         assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.timeout(40)
+async def test_certificate_of_the_same_authority_for_another_name_opens_nothing(tmp_path: Path):
+    by = authority(tmp_path / "authority")
+    ours = signed(tmp_path / "ours", by, f"DNS:{NODE_NAME}")
+    others = [
+        signed(tmp_path / "other", by, "DNS:somebody-else", "IP:127.0.0.1", common_name=NODE_NAME),
+        signed(tmp_path / "nameless", by, common_name=NODE_NAME),
+    ]
+    async with pair(NodeTls(ours)) as there:
+        model = await there.applied()
+        address = there.nodes[there.holder].node.identity.address
+        assert set(await outcomes(address, ours, model)) == {"OK"}
+        for folder in others:
+            assert set(await outcomes(address, folder, model)) == {"PERMISSION_DENIED"}
+            refused = await asyncio.to_thread(run_cli, address, folder)
+            assert refused.returncode == 1
+            assert refused.stderr == f"Error from server (Forbidden): {NOT_A_NODE}\n"
+        assert there.planes[there.holder].streamed == ["0"]
+
+
+async def outcomes(address: str, folder: Path, model: str) -> list[str]:
+    """Of each kind of call that another node or an administrator makes, with this certificate."""
+    message = kfs.ModelInferRequest(model_name=model, id="0").SerializeToString()
+    hop = ((MODEL_HEADER, model.encode()),)
+    infer = "/inference.GRPCInferenceService/"
+    async with secure(address, folder) as channel:
+        manage = manage_grpc.ManagementStub(channel)
+        passed_on = channel.unary_unary(f"{infer}ModelInfer")(message, metadata=hop, timeout=5)
+        stream = channel.stream_stream(f"{infer}ModelStreamInfer")(
+            [message], metadata=(*hop, (STREAM_HEADER, "1")), timeout=5
+        )
+        calls = (
+            peer_grpc.PeerStub(channel).Hello(peer_pb.HelloRequest(), timeout=5),
+            manage.List(manage_pb.ListRequest(), timeout=5),
+            manage.Read(manage_pb.ReadRequest(kind="NODE"), timeout=5),
+            passed_on,
+            stream,
+        )
+        return [await outcome(call) for call in calls]
+
+
+async def outcome(call: Any) -> str:
+    try:
+        if isinstance(call, grpc.aio.UnaryUnaryCall):
+            await call
+        else:
+            assert [message async for message in call]
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "OK"
 
 
 async def test_node_tells_what_it_knows_of_the_store_to_one_that_had_seen_less():
