@@ -5,6 +5,7 @@ while the store is away, and that nothing is left over where it was not done.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import grpc.aio
 from mesh.agent.engine import Node
 from mesh.core.errors import ModelNotFound, NoSuchResource, Unavailable
 from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.records import CopyState
+from mesh.core.records import CopyState, NodeState
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 
@@ -34,18 +35,39 @@ class Forgotten:
 class Administration:
     """`channel` gives the channel to another node's address; whoever made it closes it."""
 
-    def __init__(self, node: Node, channel: Channels, leave: Callable[[], None]) -> None:
+    def __init__(self, node: Node, channel: Channels) -> None:
         self._node = node
         self._channel = channel
-        self._leave = leave
 
-    async def drain(self, node: NodeId, *, is_passed_on: bool = False) -> None:
-        """Has a node leave. Raises NoSuchResource, Unavailable."""
+    async def drain(self, node: NodeId, *, is_passed_on: bool = False) -> pb.DrainResponse:
+        """Has a node take nothing new, and hand over. Raises NoSuchResource, Unavailable."""
         if self._is_own(node, is_passed_on=is_passed_on):
-            self._leave()
-            return
+            self._node.drain()
+            return pb.DrainResponse()
         request = pb.DrainRequest(node=node, is_passed_on=True)
-        await _answered(self._stub(node).Drain, request, node)
+        answer: pb.DrainResponse = await _answered(self._stub(node).Drain, request, node)
+        return answer
+
+    async def drained(self, node: NodeId, *, is_passed_on: bool = False) -> pb.DrainResponse:
+        """As `drain`, but returns once it has handed over, however long that takes."""
+        if self._is_own(node, is_passed_on=is_passed_on):
+            await self._node.leave(math.inf)
+            return pb.DrainResponse(is_handed_over=True, kept=sorted(self._kept()))
+        request = pb.DrainRequest(node=node, is_passed_on=True, wait=True)
+        answer: pb.DrainResponse = await _answered(self._stub(node).Drain, request, node, None)
+        return answer
+
+    def _kept(self) -> Iterable[ModelId]:
+        """What is Loaded here, and on no node that stays."""
+        view = self._node.view
+        staying = {it.id for it in view.nodes.values() if it.state is NodeState.READY}
+        for copy in self._node.holdings:
+            others = view.copies(copy.id).values()
+            is_elsewhere = any(
+                other.state is CopyState.LOADED and other.node in staying for other in others
+            )
+            if copy.is_loaded and not is_elsewhere:
+                yield copy.id
 
     def models_of(self, name: PredictorName) -> tuple[ModelId, ...]:
         """The models of a Predictor. Raises ModelNotFound."""
@@ -106,9 +128,11 @@ class Administration:
         return pb_grpc.ManagementStub(self._channel(address))
 
 
-async def _answered(call: Any, request: Any, node: NodeId) -> None:
+async def _answered(
+    call: Any, request: Any, node: NodeId, limit_s: float | None = CALL_LIMIT_S
+) -> Any:
     try:
-        await call(request, timeout=CALL_LIMIT_S)
+        return await call(request, timeout=limit_s)
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             raise NoSuchResource("node", node) from error

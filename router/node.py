@@ -119,7 +119,7 @@ async def running_node(
     limits = replace(doors.server, connection_age_s=doors.connection_age_s)
     public = PublicServer(router, streams, _mesh(node), limits, metrics, doors.dataplane)
     rest = RestServer(router, _mesh(node), metrics, doors.server, doors.grace_s)
-    administration = Administration(node, links.channel, node.drain)
+    administration = Administration(node, links.channel)
     steps = Steps(node, registry, administration)
     loads = Loads(node)
     usages, endpoints = Usages(node, links.channel), _endpoints(doors)

@@ -124,9 +124,16 @@ class Management:
                 events.cancel()
 
     def drain(self, node: str) -> None:
-        """Returns once the node has begun to leave."""
+        """Returns once the node has begun to hand over."""
         with self._errors(node, PLURALS["node"]):
             self._stub.Drain(pb.DrainRequest(node=node), timeout=self._limit_s)
+
+    def drained(self, node: str, limit_s: float) -> Sequence[str] | None:
+        """Returns once the node has handed over: what only it has; None where it cannot tell."""
+        request = pb.DrainRequest(node=node, wait=True)
+        with self._errors(node, PLURALS["node"], limit_s):
+            answer = self._stub.Drain(request, timeout=limit_s)
+        return answer.kept if answer.is_handed_over else None
 
     def forget(self, kind: str, name: str, node: str) -> tuple[Sequence[str], Sequence[str]]:
         """The nodes where a failure was forgotten, and those that did not answer."""

@@ -1,4 +1,6 @@
-"""`wml-serving drain`: has a node leave the mesh without a request being lost."""
+"""`wml-serving drain`: has a node hand over what it does, so that its process can be ended."""
+
+from collections.abc import Sequence
 
 import click
 
@@ -7,11 +9,12 @@ from router.cli.failures import Failure, TimedOut
 from router.cli.names import complete_node
 
 LIMIT_S = 300.0
+NAMED = 5
 
 
 @click.command("drain")
 @click.argument("node", shell_complete=complete_node)
-@click.option("--wait", "is_waiting", is_flag=True, help="Return once the node has left.")
+@click.option("--wait", "is_waiting", is_flag=True, help="Return once it has handed over.")
 @click.option(
     "--timeout",
     "limit_s",
@@ -23,11 +26,13 @@ LIMIT_S = 300.0
 )
 @server_option
 def drain_command(node: str, is_waiting: bool, limit_s: float, server: str) -> None:
-    """Has NODE leave: it takes nothing new, hands its copies over, and goes.
+    """Has NODE take nothing new, and hand its models over to other nodes.
 
-    Any node can be asked; with --wait ask another one than NODE, which would leave with the answer.
-    Exit codes: 0 it has begun (with --wait: it has left), 1 there is no such node, it does not
-    answer, or it was not in time.
+    Its process goes on, and serves what only it has, until somebody ends it: that is for whoever
+    started it. There is no way back but a restart. Any node can be asked, NODE as well, and again.
+    What --wait finds on no other node, for want of room or of use, is named on standard error.
+    Exit codes: 0 it has begun (with --wait: it has handed over), 1 there is no such node, it does
+    not answer, or it was not in time.
 
     \b
       wml-serving get nodes
@@ -38,15 +43,22 @@ def drain_command(node: str, is_waiting: bool, limit_s: float, server: str) -> N
         management.drain(name)
         click.echo(f"node/{name} draining")
         if is_waiting:
-            _wait(management, name, limit_s)
-            click.echo(f"node/{name} left")
+            kept = _handed_over(management, name, limit_s)
+            click.echo(f"node/{name} handed over")
+            if kept:
+                click.echo(f"loaded nowhere else: {_named(kept)}", err=True)
 
 
-def _wait(management: Management, name: str, limit_s: float) -> None:
+def _handed_over(management: Management, name: str, limit_s: float) -> Sequence[str]:
     try:
-        for _, resource in management.follow("node", name, limit_s=limit_s):
-            if resource is None:
-                return
+        kept = management.drained(name, limit_s)
     except TimedOut as error:
-        raise Failure(f"error: node/{name} has not left within {limit_s:g} s") from error
-    raise Failure("The server ended the watch.")
+        raise Failure(f"error: node/{name} has not handed over within {limit_s:g} s") from error
+    if kept is None:
+        raise Failure(f"error: node/{name} does not say when it has handed over")
+    return kept
+
+
+def _named(models: Sequence[str]) -> str:
+    further = len(models) - NAMED
+    return ", ".join(models[:NAMED]) + (f" and {further} more" if further > 0 else "")

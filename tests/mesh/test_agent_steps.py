@@ -20,7 +20,7 @@ P = PredictorName("p")
 
 
 def steps(w: Engine) -> Steps:
-    administration = Administration(w.node, lambda _: None, w.node.drain)  # type: ignore[arg-type]
+    administration = Administration(w.node, lambda _: None)  # type: ignore[arg-type]
     return Steps(w.node, w.registry, administration)
 
 

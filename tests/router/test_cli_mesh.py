@@ -203,22 +203,34 @@ def test_drain_of_an_unknown_or_silent_node_fails(management, server):
     assert result.stderr == ("Error from server (ServiceUnavailable): node 'n1' does not answer\n")
 
 
-def test_drain_that_waits_returns_once_the_node_has_left(management, server):
+def test_drain_that_waits_returns_once_the_node_has_handed_over(management, server):
     management.others = {pb.NODE: {"n1": node("n1")}}
-    management.news = [event("n1", node("n1", state="Draining")), event("n1", None)]
+    management.drained = pb.DrainResponse(is_handed_over=True)
     result = run("drain", "n1", "--wait", server=server)
-    assert (result.exit_code, result.stdout) == (0, "node/n1 draining\nnode/n1 left\n")
+    assert (result.exit_code, result.stdout) == (0, "node/n1 draining\nnode/n1 handed over\n")
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("models", "named"), [("ab", "a, b"), ("abcdefg", "a, b, c, d, e and 2 more")]
+)
+def test_drain_that_waits_names_what_no_other_node_has(management, server, models, named):
+    management.others = {pb.NODE: {"n1": node("n1")}}
+    management.drained = pb.DrainResponse(is_handed_over=True, kept=models)
+    result = run("drain", "n1", "--wait", server=server)
+    assert result.exit_code == 0
+    assert result.stderr == f"loaded nowhere else: {named}\n"
 
 
 def test_drain_that_waits_is_told_when_it_cannot_know_or_takes_too_long(management, server):
     management.others = {pb.NODE: {"n1": node("n1")}}
     result = run("drain", "n1", "--wait", server=server)
     assert (result.exit_code, result.stdout) == (1, "node/n1 draining\n")
-    assert result.stderr == "The server ended the watch.\n"
-    management.holds = {"Read"}
+    assert result.stderr == "error: node/n1 does not say when it has handed over\n"
+    management.holds = {"Drain"}
     result = run("drain", "n1", "--wait", "--timeout", "0.2", server=server)
     assert result.exit_code == 1
-    assert result.stderr == "error: node/n1 has not left within 0.2 s\n"
+    assert result.stderr == "error: node/n1 has not handed over within 0.2 s\n"
 
 
 def test_forget_says_where(management, server):

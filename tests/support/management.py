@@ -32,6 +32,7 @@ class DictManagement(pb_grpc.ManagementServicer):
     changes: Sequence[pb.WatchEvent] = ()
     others: dict[int, dict[str, dict[str, Any]]] = field(default_factory=dict)
     news: Sequence[pb.ReadEvent] = ()
+    drained: pb.DrainResponse = field(default_factory=pb.DrainResponse)
     forgotten: pb.ForgetFailureResponse = field(default_factory=pb.ForgetFailureResponse)
     usages: Sequence[pb.UsageResponse] = ()
     holds: Collection[str] = ()
@@ -102,7 +103,10 @@ class DictManagement(pb_grpc.ManagementServicer):
         self._called("Drain", request.node, context)
         if request.node not in self.others.get(pb.NODE, {}):
             _refuse(NoSuchResource("node", request.node), context)
-        return pb.DrainResponse()
+        if not request.wait:
+            return pb.DrainResponse()
+        self._hold("Drain", context)
+        return self.drained
 
     def Usage(self, _request: pb.UsageRequest, context: Any) -> pb.UsageResponse:
         self._called("Usage", "", context)

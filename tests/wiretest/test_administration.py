@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from mesh.agent.holdings import Identity
-from mesh.core.ids import NodeId
+from mesh.core.ids import NodeId, PredictorName
 from mesh.core.records import CopyState, NodeRecord, NodeState
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.port import Delete, Put
@@ -180,6 +180,41 @@ async def test_node_drains_itself():
     async with world() as w:
         await w.manage.Drain(pb.DrainRequest(node="n1"))
         assert w.running.node.is_draining
+
+
+async def test_drain_that_waits_is_answered_once_another_node_has_what_was_used():
+    runtimes = [FakeRuntime(), FakeRuntime()]
+    async with pair(None, *runtimes) as (left, right):
+        await left.apply("p")
+        await left.reaches("p", "Loaded  UpToDate")
+        await left.ask("p")
+        model = left.running.node.view.predictors[PredictorName("p")].active
+        own, other = ("n1", "n2") if model in runtimes[0].loaded else ("n2", "n1")
+        there = runtimes[0 if other == "n1" else 1]
+        gate = there.gates["a"] = asyncio.Event()
+        for asked in (left, right):  # the node itself as well
+            drain = asked.manage.Drain(pb.DrainRequest(node=own, wait=True), timeout=0.2)
+            assert (await refused(drain))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert there.loads == [model]
+        waiting = [w.manage.Drain(pb.DrainRequest(node=own, wait=True)) for w in (left, right)]
+        gate.set()
+        for each in waiting:
+            answer = await each
+            assert (answer.is_handed_over, list(answer.kept)) == (True, [])
+        assert model in there.loaded
+        assert [w.running.node.is_draining for w in (left, right)] == [own == "n1", own == "n2"]
+
+
+async def test_drain_that_waits_names_what_no_other_node_has_room_for():
+    async with pair(None, FakeRuntime(), FakeRuntime(capacity_bytes=0)) as (left, right):
+        for name in ("p", "q"):
+            await left.apply(name)
+            await left.reaches(name, "Loaded  UpToDate")
+            await left.ask(name)
+        answer = await right.manage.Drain(pb.DrainRequest(node="n1", wait=True))
+        assert answer.is_handed_over
+        models = left.running.node.view.models
+        assert list(answer.kept) == sorted(models)
 
 
 async def test_drain_of_a_node_that_there_is_not_or_that_is_silent_says_so():

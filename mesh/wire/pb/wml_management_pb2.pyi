@@ -49,16 +49,22 @@ class ReadEvent(_message.Message):
     def __init__(self, name: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
-    __slots__ = ("node", "is_passed_on")
+    __slots__ = ("node", "is_passed_on", "wait")
     NODE_FIELD_NUMBER: _ClassVar[int]
     IS_PASSED_ON_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
     node: str
     is_passed_on: bool
-    def __init__(self, node: _Optional[str] = ..., is_passed_on: _Optional[bool] = ...) -> None: ...
+    wait: bool
+    def __init__(self, node: _Optional[str] = ..., is_passed_on: _Optional[bool] = ..., wait: _Optional[bool] = ...) -> None: ...
 
 class DrainResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("is_handed_over", "kept")
+    IS_HANDED_OVER_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    is_handed_over: bool
+    kept: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, is_handed_over: _Optional[bool] = ..., kept: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ForgetFailureRequest(_message.Message):
     __slots__ = ("predictor", "model", "node", "is_passed_on")

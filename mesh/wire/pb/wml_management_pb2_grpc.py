@@ -145,8 +145,9 @@ class ManagementServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """The node takes nothing new, hands its copies over and leaves. Returns once it has begun.
-        NOT_FOUND for a node that does not exist, UNAVAILABLE for one that does not answer.
+        """The node takes nothing new and hands its copies over; there is no way back. Its process goes on
+        until somebody ends it. Returns once it has begun, or has handed over. NOT_FOUND for a node that
+        does not exist, UNAVAILABLE for one that does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
