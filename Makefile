@@ -102,6 +102,11 @@ $(MLSERVER_MORE)/.done: $(UV) requirements/mlserver-more.lock
 test-model-types: $(VENV)/.done $(MLSERVER_MORE)/.done  ## Test every model type, with MLflow and CatBoost, which the shipped runtime is without.
 	$(BIN)/pytest tests/contract/test_mlserver_types.py
 
+# Half an hour, and longer where the machine has much else to do.
+.PHONY: test-real
+test-real: setup  ## Run the scenarios of a mesh with real MLServers beside the nodes.
+	$(BIN)/pytest tests/e2e/test_mesh_*.py --real --timeout 600 -rs
+
 bench-sizes: $(VENV)/.done $(MLSERVER_MORE)/.done  ## Measure what models take of memory against the estimate: build/sizes.json.
 	$(BIN)/python -m tests.bench.sizes --venv $(MLSERVER_MORE)
 

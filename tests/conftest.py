@@ -14,3 +14,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def is_long(request: pytest.FixtureRequest) -> bool:
     """Whether a scenario takes its time: minutes, with a --timeout to match."""
     return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def is_real(request: pytest.FixtureRequest) -> bool:
+    """Whether the runtimes of a mesh are MLServers, which do only what MLServer does."""
+    return bool(request.config.getoption("--real"))

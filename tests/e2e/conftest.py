@@ -5,28 +5,50 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import mesh_lab
 from tests.support.mesh_lab import Lab
 from tests.support.mesh_mlserver import MLServers
-from tests.support.mesh_stand import MeshStand, mesh_stand
+from tests.support.mesh_stand import MeshStand, mesh_stand, small_mesh
 from tests.support.s3 import S3Server
 from tests.support.stand import MLSERVER_BIN, ROOT, Stand, standing
 
+# What only the runtime of ours can be told.
+OF_OURS = {"kind", "calls_at_once", "is_any_allowed"}
 _left_out: set[str] = set()
 
 
 @pytest.fixture
+def runtimes(request: pytest.FixtureRequest, tmp_path: Path, is_real: bool) -> dict[str, Any]:
+    """What a stand is told of its runtimes."""
+    if not is_real:
+        return {}
+    return {"mlservers": MLServers(tmp_path / "mlservers", request.getfixturevalue("mnist"))}
+
+
+@pytest.fixture
 def make_mesh(
-    request: pytest.FixtureRequest, tmp_path: Path
+    tmp_path: Path, runtimes: dict[str, Any], is_real: bool
 ) -> Callable[..., AbstractAsyncContextManager[MeshStand]]:
     """Starts a mesh of the test's own; with --real beside MLServers."""
-    if not request.config.getoption("--real", default=False):
-        return partial(mesh_stand, tmp_path / "mesh")
-    servers = MLServers(tmp_path / "mlservers", request.getfixturevalue("mnist"))
-    return partial(mesh_stand, tmp_path / "mesh", mlservers=servers)
+
+    def make(**settings: Any) -> AbstractAsyncContextManager[MeshStand]:
+        if is_real and (ours := sorted(OF_OURS & settings.keys())):
+            pytest.skip(f"about a runtime of ours ({', '.join(ours)}), not MLServer")
+        return mesh_stand(tmp_path / "mesh", **runtimes, **settings)
+
+    return make
+
+
+@pytest.fixture
+def make_small_mesh(
+    tmp_path: Path, runtimes: dict[str, Any]
+) -> Callable[..., AbstractAsyncContextManager[MeshStand]]:
+    """As `make_mesh`, without etcd."""
+    return partial(small_mesh, tmp_path / "mesh", **runtimes)
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ import asyncio
 import json
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import yaml
 
 from mesh.ops.clock import wall_s
 from mesh.wire.pb import wml_management_pb2 as pb
 from tests.support.mesh_client import OK, MeshClient, one_of
-from tests.support.mesh_stand import RUNTIME, MeshNode, MeshStand, eventually, small_mesh
+from tests.support.mesh_stand import RUNTIME, MakeMesh, MeshNode, MeshStand, eventually
 from tests.support.world import begin
 
 NAMES = [f"p{number}" for number in range(6)]
@@ -23,8 +22,8 @@ NAMES = [f"p{number}" for number in range(6)]
 KNOWN_S = 15.0
 
 
-async def test_store_that_is_lost_with_its_node_is_missed_by_nobody(tmp_path: Path):
-    async with small_mesh(tmp_path / "mesh") as stand:
+async def test_store_that_is_lost_with_its_node_is_missed_by_nobody(make_small_mesh: MakeMesh):
+    async with make_small_mesh() as stand:
         keeper, *holders = stand.nodes
         models = {name: await stand.apply(name, f"version={name}", maxCopies=1) for name in NAMES}
         for name in NAMES:
@@ -65,8 +64,10 @@ async def _come_back(stand: MeshStand, keeper: MeshNode) -> None:
     await stand.until_settled("later")
 
 
-async def test_mesh_without_etcd_goes_through_a_restart_of_each_of_its_nodes(tmp_path: Path):
-    async with small_mesh(tmp_path / "mesh") as stand:
+async def test_mesh_without_etcd_goes_through_a_restart_of_each_of_its_nodes(
+    make_small_mesh: MakeMesh,
+):
+    async with make_small_mesh() as stand:
         for name in NAMES:
             await stand.apply(name, f"version={name}")
             await stand.until_settled(name)
@@ -82,9 +83,9 @@ async def test_mesh_without_etcd_goes_through_a_restart_of_each_of_its_nodes(tmp
             assert client.lost == [], client.summary()
 
 
-async def test_request_waits_for_a_node_that_is_started_because_of_it(tmp_path: Path):
+async def test_request_waits_for_a_node_that_is_started_because_of_it(make_small_mesh: MakeMesh):
     """Who starts nodes is this test: it reads what is wanted, also after the store was lost."""
-    async with small_mesh(tmp_path / "mesh", nodes=0) as stand:
+    async with make_small_mesh(nodes=0) as stand:
         keeper = stand.nodes[0]
         other = stand.add(has_runtime=False)
         await stand.until_ready()

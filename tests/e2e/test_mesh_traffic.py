@@ -17,7 +17,9 @@ MB = 1_000_000
 CROWD = 300
 
 
-async def test_twice_as_many_models_as_room_lose_no_request(make_mesh: MakeMesh, is_long: bool):
+async def test_twice_as_many_models_as_room_lose_no_request(
+    make_mesh: MakeMesh, is_long: bool, is_real: bool
+):
     async with make_mesh(capacity_bytes=10 * MB, traits="load=0.05") as stand:
         names = [f"p{number}" for number in range(60)]
         for name in names:
@@ -28,7 +30,8 @@ async def test_twice_as_many_models_as_room_lose_no_request(make_mesh: MakeMesh,
             assert client.lost == [], client.summary()
         picture = await until_quiet(stand)
         counted = await counts(stand)
-        assert counted["without_room"] == 0, counted
+        if not is_real:  # MLServer does not count it
+            assert counted["without_room"] == 0, counted
         assert all(len(held) <= 10 for held in picture.held.values())
         assert counted["loads"] > 60  # there was something to evict
 

@@ -12,7 +12,9 @@ RPS = 40
 INFER = {"method": "ModelInfer", "code": "OK"}
 
 
-async def test_figures_move_with_requests_and_a_frozen_node_is_named(make_mesh: MakeMesh):
+async def test_figures_move_with_requests_and_a_frozen_node_is_named(
+    make_mesh: MakeMesh, is_real: bool
+):
     async with make_mesh(nodes=2) as stand:
         model = await stand.apply("p", "version=p,infer=0.05", maxCopies=1)
         idle = await stand.apply("idle", "version=idle", maxCopies=1)
@@ -33,7 +35,8 @@ async def test_figures_move_with_requests_and_a_frozen_node_is_named(make_mesh: 
         assert api == invoked == asked
         for rows in tables:
             assert 0.7 * RPS < float(rows[model][0]) < 1.3 * RPS
-            assert 40 <= float(rows[model][1]) < 1_000, rows[model]
+            least_ms = 0 if is_real else 40
+            assert least_ms < float(rows[model][1]) < 1_000, rows[model]
             assert rows[idle][:2] == ["0.0", "<none>"]
             rates = [float(row[0]) for name, row in rows.items() if name.startswith("node")]
             assert len(rates) == 2
