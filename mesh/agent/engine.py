@@ -210,13 +210,16 @@ class Node:
 
     def pick(self, route: Route) -> Copy | RemoteCopy:
         """One of the copies of a route: the less busy of two, one of them here if there is one."""
-        if len(route) == 1:
+        count = len(route)
+        if count == 1:
             return route[0]
-        first, second = route[0], route[random.randrange(1, len(route))]  # noqa: S311 - no secret
-        if first.hop:
-            first = route[random.randrange(len(route))]  # noqa: S311 - no secret
-            return first if first.in_flight <= second.in_flight else second
-        return first if first.in_flight <= second.in_flight + HOP_WORTH else second
+        at, worth = 0, HOP_WORTH
+        if route[0].hop:
+            at, worth = int(random.random() * count), 0  # noqa: S311 - no secret
+        # Never `at` itself; what is below 0 counts from the end.
+        other = at - 1 - int(random.random() * (count - 1))  # noqa: S311 - no secret
+        first, second = route[at], route[other]
+        return first if first.in_flight <= second.in_flight + worth else second
 
     async def recheck(self, model: ModelId) -> bool:
         """After a NOT_FOUND of the runtime: whether it lost the copy, which is forgotten then."""
