@@ -148,6 +148,8 @@ class Holdings:
         fields = {"model": copy.id, "size_bytes": loaded.size_bytes}
         log.info("model loaded", extra={**fields, "seconds": round(took_s, 3)})
         self.metrics.observe(metrics.LOADMODEL, took_s * 1000.0)
+        if loaded.sizing_s is not None:
+            self.metrics.observe(metrics.MODEL_SIZING, loaded.sizing_s * 1000.0)
         copy.calls = self.room.calls
         is_limited = info is not None and info.is_concurrency_limited and loaded.max_concurrency
         copy.gate = Gate(loaded.max_concurrency) if is_limited else None

@@ -70,6 +70,7 @@ REQ_QUEUE_DELAY = _times(
 CACHE_MISS = _times("cache_miss", "How long a request waited for a model that then served it")
 LOADING_QUEUE_DELAY = _times("loading_queue_delay", "How long a load waited for room and a slot")
 LOADMODEL = _times("loadmodel", "A load that succeeded, from the first byte that is pulled")
+MODEL_SIZING = _times("model_sizing", "How long a runtime took to say what a loaded model takes")
 UNLOADMODEL = _times("unloadmodel", "An unload that succeeded")
 AGE_AT_EVICTION = Declared(
     "modelmesh_age_at_eviction_milliseconds",
@@ -108,6 +109,7 @@ DECLARED = (
     CACHE_MISS,
     LOADING_QUEUE_DELAY,
     LOADMODEL,
+    MODEL_SIZING,
     UNLOADMODEL,
     AGE_AT_EVICTION,
     LOADED_MODEL_SIZE,

@@ -11,6 +11,7 @@ import grpc.aio
 from mesh.core.errors import ModelLoadFailed, Unavailable
 from mesh.core.ids import ModelId, NodeId, StorageKey
 from mesh.core.records import BackingModel
+from mesh.ops.clock import monotonic_s
 from mesh.ops.tasks import Tasks
 from mesh.runtime.liveness import SILENCE_S, Liveness, Silence
 from mesh.runtime.port import KeyChanged, LoadedModel, Progress, RuntimeEvent, RuntimeInfo
@@ -113,10 +114,14 @@ class GrpcRuntime:
         try:
             with self._liveness.loading():
                 answer = await self._spi.loadModel(request, timeout=timeout_s)
-            size_bytes = answer.sizeInBytes or await self._size_bytes(model.id)
+            size_bytes, sizing_s = answer.sizeInBytes, None
+            if not size_bytes:
+                began_s = monotonic_s()
+                size_bytes = await self._size_bytes(model.id)
+                sizing_s = monotonic_s() - began_s if size_bytes else None
         except grpc.aio.AioRpcError as error:
             raise _load_error(error, model.id, timeout_s) from error
-        return LoadedModel(size_bytes, answer.maxConcurrency)
+        return LoadedModel(size_bytes, answer.maxConcurrency, sizing_s)
 
     async def unload(self, model: ModelId) -> None:
         try:

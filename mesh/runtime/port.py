@@ -24,10 +24,14 @@ class RuntimeInfo:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """What a finished load says; `max_concurrency` 0: no limit."""
+    """What a finished load says; `max_concurrency` 0: no limit.
+
+    `sizing_s`: how long the runtime took to say the size, where it was asked for that by itself.
+    """
 
     size_bytes: int
     max_concurrency: int = 0
+    sizing_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

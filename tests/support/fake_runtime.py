@@ -29,6 +29,7 @@ class FakeRuntime:
     A path in `gates` loads only once its event is set; `loads` has each load that was begun. A path
     in `cut_off` ends its load as a connection does that breaks. `bad_unloads` unloads are refused
     first, and `is_mute` refuses to estimate sizes. `facts` are further fields of its RuntimeInfo.
+    `sizing_s`: how long it says that it took to tell a loaded model's size.
     """
 
     address: str = "127.0.0.1:1"
@@ -43,6 +44,7 @@ class FakeRuntime:
     is_mute: bool = False
     unload_gate: asyncio.Event | None = None
     max_concurrency: int = 0
+    sizing_s: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     is_up: bool = True
     is_data_up: bool = False
@@ -70,7 +72,7 @@ class FakeRuntime:
         size_bytes = self.sizes.get(path, self.default_size_bytes)
         self.loaded[model.id] = size_bytes
         self.peak_bytes = max(self.peak_bytes, sum(self.loaded.values()))
-        return LoadedModel(size_bytes, self.max_concurrency)
+        return LoadedModel(size_bytes, self.max_concurrency, self.sizing_s)
 
     async def unload(self, model: ModelId) -> None:
         if self.unload_gate is not None:

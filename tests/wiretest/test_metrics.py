@@ -19,7 +19,7 @@ INFER = {"method": "ModelInfer", "code": "OK"}
 PROMISED = """
     api_request_milliseconds invoke_model_milliseconds cache_miss_milliseconds
     loadmodel_milliseconds unloadmodel_milliseconds req_queue_delay_milliseconds
-    loading_queue_delay_milliseconds
+    loading_queue_delay_milliseconds model_sizing_milliseconds
     age_at_eviction_milliseconds request_size_bytes response_size_bytes loaded_model_size_bytes
     loadmodel_failure unloadmodel_failure unloadmodel_attempt_failure
     models_loaded_total models_with_failure_total models_managed_total
@@ -94,6 +94,7 @@ async def test_failures_are_counted_by_their_code():
     assert seen.value(of_infer, method="ModelInfer", code="NOT_FOUND") == 2
     assert seen.value(of_infer, **INFER) == 0
     assert seen.value("response_size_bytes_count", method="ModelInfer", code="NOT_FOUND") == 0
+    assert seen.value("model_sizing_milliseconds_count") == 0
     assert seen.value("loadmodel_failure") == 1
     assert seen.value("models_with_failure_total") == 1
     assert seen.value("req_queue_delay_milliseconds_count") > 0
@@ -133,7 +134,7 @@ async def test_call_that_is_passed_on_is_a_request_here_and_an_invocation_there(
 
 
 async def test_loads_evictions_and_gauges_are_told():
-    runtime = FakeRuntime(capacity_bytes=2 * MB, bad_unloads=2)
+    runtime = FakeRuntime(capacity_bytes=2 * MB, bad_unloads=2, sizing_s=0.25)
     async with world(runtime) as w:
         for name in ("a", "b", "c"):
             await w.apply(name, path=name)
@@ -144,6 +145,8 @@ async def test_loads_evictions_and_gauges_are_told():
         seen = await scrape(w)
     for name in ("loadmodel_milliseconds", "loading_queue_delay_milliseconds"):
         assert seen.value(f"{name}_count") == 3, name
+    assert seen.value("model_sizing_milliseconds_count") == 3
+    assert seen.value("model_sizing_milliseconds_sum") == 750
     assert seen.value("loaded_model_size_bytes_sum") == 3 * MB
     assert seen.value("cache_miss_milliseconds_count") >= 1
     assert seen.value("age_at_eviction_milliseconds_count") == 1

@@ -96,10 +96,13 @@ async def test_load_sends_the_model_and_its_source():
     ("answers", "size_bytes"),
     [({}, 0), ({"modelSize": spi.ModelSizeResponse(sizeInBytes=9)}, 9)],
 )
-async def test_load_that_does_not_say_the_size_asks_for_it(answers, size_bytes):
+async def test_load_that_does_not_say_the_size_asks_for_it_and_measures_that(answers, size_bytes):
     loaded: dict[str, Any] = {"loadModel": spi.LoadModelResponse()}
     async with runtime_server(**loaded | answers) as server, client(server) as runtime:
-        assert (await runtime.load(MODEL, timeout_s=5)).size_bytes == size_bytes
+        found = await runtime.load(MODEL, timeout_s=5)
+    assert found.size_bytes == size_bytes
+    assert (found.sizing_s is not None) == bool(answers)
+    assert 0 <= (found.sizing_s or 0.0) < 5
 
 
 @pytest.mark.parametrize(
