@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mesh.agent.copy import Copy
 from mesh.agent.engine import Node
@@ -40,9 +40,12 @@ class Engine:
     registry: Registry
     runtime: FakeRuntime
 
-    async def apply(self, name: str, path: str = "a") -> ModelId:
-        """Writes a Predictor as its owner does; the id of the model that it asks for."""
-        await self._step(PredictorName(name), Applied(spec(name, path)))
+    async def apply(self, name: str, path: str = "a", **bounds: int) -> ModelId:
+        """Writes a Predictor as its owner does; the id of the model that it asks for.
+
+        `bounds`: its `min_copies` and `max_copies`.
+        """
+        await self._step(PredictorName(name), Applied(replace(spec(name, path), **bounds)))
         return model_of(name, path).id
 
     async def delete(self, name: str) -> None:
