@@ -41,11 +41,14 @@ class Host(Protocol):
 
 @dataclass(slots=True)
 class _Watched:
-    """One copy: what `demand` remembers of it, and where its counts stood."""
+    """One copy: what `demand` remembers of it, and where its counts stood at the last look.
+
+    The first look counts the requests that waited for its load too.
+    """
 
     copy: Copy
     past: Past
-    uses: int
+    uses: int = 0
     in_flight: float = 0.0
     samples: int = 0
 
@@ -69,9 +72,7 @@ class Growth:
             watched = self._watched.get(model)
             if watched is None or watched.copy is not copy:
                 again = copy.purpose is Purpose.AGAIN
-                watched = self._watched[model] = _Watched(
-                    copy, born(now=now, again=again), copy.uses
-                )
+                watched = self._watched[model] = _Watched(copy, born(now=now, again=again))
             watched.in_flight += copy.in_flight
             watched.samples += 1
         self._host.holdings.room.kept = frozenset(filter(self._is_needed, loaded))

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from mesh.agent.copy import Purpose
+from mesh.core.copies import Leave
 from mesh.core.demand import MINUTE_S, Thresholds
 from mesh.core.ids import ModelId
 from mesh.core.policy import Policy
@@ -95,6 +96,19 @@ async def test_model_that_is_used_again_and_again_gets_a_second_copy_that_stays(
         purposes = [copy.purpose for copy in copies if copy is not None]
         assert purposes.count(Purpose.AGAIN) == len(models)
         assert [len(node.runtime.loads) for node in nodes] == [len(models)] * 2
+
+
+async def test_request_that_loads_a_model_counts_as_its_first_use():
+    async with nodes_with(2, Thresholds(look_s=LOOK_S, again_after_s=AGAIN_S)) as nodes:
+        model = await applied(nodes, "p")
+        (holder,) = holders(nodes, model)
+        holder.node.holdings.send(model, Leave())
+        await until(lambda: not holders(nodes, model))
+        await nodes[0].ask("p")
+        await asyncio.sleep(AGAIN_S + MINUTE_S)
+        (holder,) = holders(nodes, model)
+        await holder.ask("p")
+        await until(lambda: len(holders(nodes, model)) == 2)
 
 
 async def test_second_copy_of_what_is_used_again_and_again_takes_free_room_only():
