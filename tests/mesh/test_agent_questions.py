@@ -8,7 +8,7 @@ import pytest
 from mesh.core.copies import Leave
 from mesh.core.demand import Thresholds
 from mesh.core.errors import ModelLoadFailed, Unavailable
-from mesh.core.ids import NodeId, PredictorName
+from mesh.core.ids import ModelId, NodeId, PredictorName
 from mesh.core.placement import Constraint
 from mesh.core.policy import Policy
 from mesh.core.records import CopyState
@@ -54,6 +54,25 @@ async def test_type_without_a_node_that_has_its_labels_is_refused():
         await one.apply("p", "a")
         with pytest.raises(Unavailable, match="gpu"):
             await one.node.resolve("p")
+
+
+async def test_copies_are_spread_over_the_zones_that_nodes_announce():
+    """One node has a zone of its own, and three share one: by chance both copies were there."""
+    zones = {"n1": "a", "n2": "a", "n3": "a", "n4": "b"}
+    async with AsyncExitStack() as stack:
+        place = Place(stack)
+        nodes = [await place.start(name, zone=zone) for name, zone in zones.items()]
+        await until(lambda: all(len(node.node.view.nodes) == len(nodes) for node in nodes))
+        for node in nodes:
+            assert {it.id: it.zone for it in node.node.view.nodes.values()} == zones
+        models = [await nodes[0].apply(f"p{at}", f"path-{at}", min_copies=2) for at in range(6)]
+        for model in models:
+            await until(lambda model=model: len(holders(nodes, model)) == 2)
+            assert sorted(zones[name] for name in holders(nodes, model)) == ["a", "b"]
+
+
+def holders(nodes: list[Engine], model: ModelId) -> list[str]:
+    return [node.node.identity.id for node in nodes if model in node.runtime.loaded]
 
 
 async def test_thresholds_are_the_policys():
