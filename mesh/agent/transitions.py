@@ -89,7 +89,7 @@ class Transitions:
         self._to_offer: set[ModelId] = set()
         self._line: dict[ModelId, None] = {}
         self._fills: dict[ModelId, tuple[int, float]] = {}
-        # No node can serve them yet; `_ready` is what nodes offered when that was last seen.
+        # No node can serve them yet; `_ready` is what nodes have offered ever since that was seen.
         self._waiting: set[ModelId] = set()
         self._ready: frozenset[RuntimeSpec] = frozenset()
         self._awaiting: dict[ModelId, tuple[RuntimeName, ...]] = {}
@@ -206,9 +206,10 @@ class Transitions:
         source, nodes = record.common_source, self._view.nodes
         if any(offered.supports(source) for offered in ready_offers(nodes.values())):
             return False
+        ready = frozenset(ready_offers(nodes.values()))
+        self._ready = self._ready & ready if self._waiting else ready
         self._to_offer.add(model)
         self._waiting.add(model)
-        self._ready = frozenset(ready_offers(nodes.values()))
         runtimes = pending(source, nodes, self._view.runtimes)
         predictors = [self._view.predictors[name] for name in self._view.names(model)]
         if runtimes and not all(predictor.served for predictor in predictors):

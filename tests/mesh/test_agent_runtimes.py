@@ -9,12 +9,13 @@ import pytest
 
 from mesh.core.errors import NoSupportingRuntime, Unavailable
 from mesh.core.ids import NodeId, PredictorName, RuntimeName
-from mesh.core.records import RuntimeRecord, RuntimeState, RuntimeWish
+from mesh.core.records import NodeState, RuntimeRecord, RuntimeState, RuntimeWish
 from mesh.core.status import FailureInfo
+from mesh.core.transition import Applied
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.port import Delete, Put
 from mesh.wire import records
-from tests.support.builders import RUNTIME
+from tests.support.builders import RUNTIME, spec
 from tests.support.engine import Engine, engine, until
 from tests.support.fake_peers import Network
 from tests.support.fake_runtime import MB, FakeRuntime
@@ -234,6 +235,22 @@ async def test_predictor_that_is_there_before_any_node_that_fits_is_loaded_when_
         await asyncio.sleep(20.0)
         async with z.node():
             await z.router.reaches("p", "Loaded - UpToDate")
+
+
+async def test_predictor_that_begins_to_wait_hides_no_node_from_one_that_waits():
+    async with zero(None) as z:
+        names = [f"p{number}" for number in range(6)]  # each node has to offer some of them
+        for name in names:
+            await z.router.apply(name)
+        await asyncio.sleep(20.3)
+        async with z.node():
+            await until(lambda: z.router.node.view.nodes[NodeId("n1")].state is NodeState.READY)
+            for number in range(6):
+                other = spec(f"q{number}", f"q{number}", "another")
+                await z.router._step(PredictorName(other.name), Applied(other))
+            for name in names:
+                await z.router.reaches(name, "Loaded - UpToDate")
+            assert z.router.row("q0") == "Failed - UpToDate"
 
 
 async def test_runtime_that_supports_another_type_is_not_waited_for():
