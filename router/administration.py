@@ -14,9 +14,10 @@ import grpc
 import grpc.aio
 
 from mesh.agent.engine import Node
+from mesh.agent.leave import is_elsewhere
 from mesh.core.errors import ModelNotFound, NoSuchResource, Unavailable
 from mesh.core.ids import ModelId, NodeId, PredictorName
-from mesh.core.records import CopyState, NodeState
+from mesh.core.records import CopyState
 from mesh.wire.pb import wml_management_pb2 as pb
 from mesh.wire.pb import wml_management_pb2_grpc as pb_grpc
 
@@ -51,22 +52,16 @@ class Administration:
     async def drained(self, node: NodeId, *, is_passed_on: bool = False) -> pb.DrainResponse:
         """As `drain`, but returns once it has handed over, however long that takes."""
         if self._is_own(node, is_passed_on=is_passed_on):
-            await self._node.leave(math.inf)
-            return pb.DrainResponse(is_handed_over=True, kept=sorted(self._kept()))
+            is_handed_over = await self._node.leave(math.inf)
+            return pb.DrainResponse(is_handed_over=is_handed_over, kept=sorted(self._kept()))
         request = pb.DrainRequest(node=node, is_passed_on=True, wait=True)
         answer: pb.DrainResponse = await _answered(self._stub(node).Drain, request, node, None)
         return answer
 
     def _kept(self) -> Iterable[ModelId]:
         """What is Loaded here, and on no node that stays."""
-        view = self._node.view
-        staying = {it.id for it in view.nodes.values() if it.state is NodeState.READY}
         for copy in self._node.holdings:
-            others = view.copies(copy.id).values()
-            is_elsewhere = any(
-                other.state is CopyState.LOADED and other.node in staying for other in others
-            )
-            if copy.is_loaded and not is_elsewhere:
+            if copy.is_loaded and not is_elsewhere(self._node, copy.id):
                 yield copy.id
 
     def models_of(self, name: PredictorName) -> tuple[ModelId, ...]:

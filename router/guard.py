@@ -16,7 +16,7 @@ from mesh.peers.tls import NODE_NAME
 from router.refusal import Context
 
 # What gRPC knows a caller by whose certificate has such names. They are of all kinds, but one that
-# is no DNS name cannot look like ours: a URI has a scheme.
+# is no DNS name cannot look like ours: a URI has a scheme, an e-mail address an @.
 NAMES = "x509_subject_alternative_name"
 OURS = NODE_NAME.encode()
 NOT_A_NODE = f"the certificate is not made out to {NODE_NAME}"

@@ -183,11 +183,14 @@ class Node:
         if self.identity.address:
             self._handing_over = self._tasks.spawn(hand_over(self, self._clock), "hand over")
 
-    async def leave(self, limit_s: float) -> None:
-        """Drains; returns once its models are handed over, or after `limit_s`."""
+    async def leave(self, limit_s: float) -> bool:
+        """Drains; returns once its models are handed over, or after `limit_s`: whether they are."""
         self.drain()
-        if self._handing_over is not None:
-            await asyncio.wait([self._handing_over], timeout=limit_s)
+        task = self._handing_over
+        if task is None:
+            return True
+        await asyncio.wait([task], timeout=limit_s)
+        return task.done() and not task.cancelled() and task.exception() is None
 
     async def withdraw(self) -> None:
         """Takes this node and its copies out of the store, for good; what is in flight goes on."""
@@ -338,9 +341,9 @@ class Node:
         ask = Ask(model, purpose.value, self.follower.revision, protected, used_s)
         return self._errands.send(record, ask)
 
-    def more(self, model: ModelId, by: int, reason: str) -> None:
-        """Has up to so many more copies of a Loaded model loaded, in free room."""
-        self._growth.grow(model, by, reason, Purpose.EXTRA, fill=True)
+    def match(self, model: ModelId, before: ModelId) -> None:
+        """Has a model that takes over as many copies as the one before it, where there is room."""
+        self._growth.match(model, before)
 
     def has_failed_before(self, model: ModelId) -> bool:
         """Whether it failed on nodes that are gone, and that counts here."""

@@ -1,7 +1,8 @@
 """Copies that follow use: each node looks at its own Loaded copies, and acts as `core.demand` says.
 
 Nobody counts for all: a holder knows its own requests, which are a fair share of all of them. The
-first holder in rendezvous order has more copies loaded, the last one gives its own up.
+first holder in rendezvous order has more copies loaded, the last one gives its own up. Only to a
+model that takes over from another one, of which nobody knows the use yet, copies come by `match`.
 """
 
 import logging
@@ -14,7 +15,7 @@ from mesh.core import copies as life
 from mesh.core.demand import DEFAULTS, Grow, Past, Shrink, Situation, Thresholds, born, look
 from mesh.core.ids import ModelId, NodeId
 from mesh.core.placement import Load, Question, decide
-from mesh.core.records import CopyState, NodeState
+from mesh.core.records import CopyRecord, CopyState, NodeState
 from mesh.core.rendezvous import rendezvous
 from mesh.core.view import View
 
@@ -81,6 +82,17 @@ class Growth:
             for watched in tuple(self._watched.values()):
                 self._look(watched, over_s, now)
 
+    def match(self, model: ModelId, before: ModelId) -> None:
+        """Has a model that takes over as many copies as the one before it, as far as its Predictors
+        allow so many and nodes announce free room."""
+        wanted, most = len(self._loaded(before)), self._most(model)
+        if most:
+            wanted = min(wanted, max(most, self._least(model)))
+        states = [copy.state for copy in self._host.view.copies(model).values()]
+        there = states.count(CopyState.LOADED) + states.count(CopyState.LOADING)
+        reason = "the model before it had as many"
+        self._grow(model, wanted - there, reason, Purpose.EXTRA, fill=True)
+
     def _look(self, watched: _Watched, over_s: float, now: float) -> None:
         copy = watched.copy
         rps = (copy.uses - watched.uses) / over_s
@@ -91,7 +103,7 @@ class Growth:
         match verdict:
             case Grow(to=to, reason=reason, fill=fill):
                 by = to - situation.loaded - situation.loading
-                self.grow(copy.id, by, reason, Purpose.AGAIN if fill else Purpose.EXTRA, fill=fill)
+                self._grow(copy.id, by, reason, Purpose.AGAIN if fill else Purpose.EXTRA, fill=fill)
             case Shrink(reason=reason):
                 log.info("copy given up", extra={"model": copy.id, "reason": reason})
                 copy.send(life.Leave())
@@ -101,7 +113,6 @@ class Growth:
         copies = view.copies(model).values()
         loaded = self._loaded(model)
         order = rendezvous(model, loaded)
-        most = max((view.predictors[name].max_copies for name in view.names(model)), default=0)
         fit = sum(
             node.runtime is not None and self._counts(node.id) for node in view.nodes.values()
         )
@@ -113,7 +124,7 @@ class Growth:
             rank=order.index(own) if own in order else len(order),
             fit=fit,
             min_copies=self._least(model),
-            max_copies=most,
+            max_copies=self._most(model),
         )
 
     def _is_needed(self, model: ModelId) -> bool:
@@ -124,6 +135,11 @@ class Growth:
     def _least(self, model: ModelId) -> int:
         view = self._host.view
         return max((view.predictors[name].min_copies for name in view.names(model)), default=0)
+
+    def _most(self, model: ModelId) -> int:
+        """0: any number."""
+        view = self._host.view
+        return max((view.predictors[name].max_copies for name in view.names(model)), default=0)
 
     def _loaded(self, model: ModelId) -> list[NodeId]:
         """The nodes whose Loaded copies count."""
@@ -139,18 +155,19 @@ class Growth:
         is_there = record is not None and record.state is not NodeState.DRAINING
         return is_there and not self._host.is_down(node)
 
-    def grow(self, model: ModelId, by: int, reason: str, purpose: Purpose, *, fill: bool) -> None:
-        """Has up to so many more copies loaded, as far as there is room for one more; `fill`: that
-        is free."""
-        asked: frozenset[NodeId] = frozenset()  # the view has what they say a little later
+    def _grow(self, model: ModelId, by: int, reason: str, purpose: Purpose, *, fill: bool) -> None:
+        """Has so many more copies loaded, one to a node; fewer where nodes announce no room for
+        one. `fill`: room that is free."""
+        # What those that were asked say is in the view a little later.
+        asked: dict[NodeId, CopyRecord] = {}
         for _ in range(by):
             question = self._host.question(model, fill=fill, extra=True)
             if question is None:
                 return
-            decision = decide(replace(question, excluded=question.excluded | asked))
+            decision = decide(replace(question, copies={**question.copies, **asked}))
             if not isinstance(decision, Load):
                 return
-            fields = {"model": model, "peer": decision.node, "reason": reason}
-            log.info("one more copy", extra=fields)
-            self._host.load(model, decision.node, purpose)
-            asked |= {decision.node}
+            node = decision.node
+            log.info("one more copy", extra={"model": model, "peer": node, "reason": reason})
+            self._host.load(model, node, purpose)
+            asked[node] = CopyRecord(model, node, CopyState.LOADED, question.now)

@@ -52,7 +52,7 @@ async def hand_over(host: Host, clock: Clock) -> None:
         while (copy := _next(host, seen, since_s)) is not None:
             seen.add(copy.id)
             used_s = clock.wall_s() - clock.monotonic_s() + _used_s(copy)
-            while not _is_elsewhere(host, copy.id):
+            while not is_elsewhere(host, copy.id):
                 if await _hand_over(host, copy.id, used_s):
                     handed.add(copy.id)
                 elif clock.monotonic_s() < patient_until_s and _has_company(host):
@@ -85,7 +85,7 @@ async def _hand_over(host: Host, model: ModelId, used_s: float) -> bool:
         await hold.done.wait()
     finally:
         hold.unpin()
-    return _is_elsewhere(host, model)
+    return is_elsewhere(host, model)
 
 
 def _decide(host: Host, model: ModelId) -> Decision | None:
@@ -109,8 +109,8 @@ def _target(decision: Decision | None) -> NodeId | None:
     return None
 
 
-def _is_elsewhere(host: Host, model: ModelId) -> bool:
-    """Whether a node that stays has it Loaded."""
+def is_elsewhere(host: Host, model: ModelId) -> bool:
+    """Whether another node that stays has it Loaded."""
     own = host.identity.id
     others = [copy for node, copy in host.view.copies(model).items() if node != own]
     return any(copy.state is CopyState.LOADED and _stays(host, copy.node) for copy in others)

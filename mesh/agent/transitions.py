@@ -50,8 +50,8 @@ class Loader(Protocol):
         self, model: ModelId, node: NodeId, purpose: Purpose, protected: frozenset[ModelId]
     ) -> object: ...
 
-    def more(self, model: ModelId, by: int, reason: str) -> None:
-        """Has up to so many more copies of a Loaded model loaded, in free room."""
+    def match(self, model: ModelId, before: ModelId) -> None:
+        """Has a model that takes over as many copies as the one before it, where there is room."""
         ...
 
     def wish(self, runtimes: Iterable[RuntimeName]) -> None:
@@ -181,12 +181,15 @@ class Transitions:
 
     def _offer(self, predictor: Predictor) -> None:
         """A model that is new here is loaded where there is free room for it, once."""
-        if predictor.active in self._to_offer:
-            self._to_offer.remove(predictor.active)
-            self._waiting.discard(predictor.active)
+        model = predictor.active
+        if model in self._to_offer:
+            self._to_offer.remove(model)
+            self._waiting.discard(model)
             if not self._loader.rank(predictor.name):
-                self._line[predictor.active] = None
+                self._line[model] = None
                 self._fill_some(SOME)
+            else:
+                self._is_waiting(model)  # whose turn it is may be gone before a node comes
 
     def _fill(self, model: ModelId, tries: int) -> None:
         """In a burst of creations the figures of nodes are behind: one turned away tries on."""
@@ -195,22 +198,27 @@ class Transitions:
         if tries and self._load(model, Purpose.FILL, frozenset()):
             self._fills[model] = (tries - 1, self._loader.monotonic() + FILL_S)
 
-    def _has_to_wait(self, model: ModelId) -> bool:
-        """Whether no node can serve it yet: then it is offered once more with the first one.
-
-        A model that never was Loaded is reason enough to start one of a runtime that is known.
-        """
-        record = self._view.models.get(model)
+    def _is_waiting(self, model: ModelId) -> bool:
+        """Whether no node can serve it yet: then it is offered once more with the first one."""
+        record, nodes = self._view.models.get(model), self._view.nodes.values()
         if record is None:
             return False
-        source, nodes = record.common_source, self._view.nodes
-        if any(offered.supports(source) for offered in ready_offers(nodes.values())):
+        source = record.common_source
+        if any(offered.supports(source) for offered in ready_offers(nodes)):
             return False
-        ready = frozenset(ready_offers(nodes.values()))
+        ready = frozenset(ready_offers(nodes))
         self._ready = self._ready & ready if self._waiting else ready
         self._to_offer.add(model)
         self._waiting.add(model)
-        runtimes = pending(source, nodes, self._view.runtimes)
+        return True
+
+    def _has_to_wait(self, model: ModelId) -> bool:
+        """As `_is_waiting`; one that never was Loaded is reason enough to start a node of a runtime
+        that is known."""
+        if not self._is_waiting(model):
+            return False
+        source = self._view.models[model].common_source
+        runtimes = pending(source, self._view.nodes, self._view.runtimes)
         predictors = [self._view.predictors[name] for name in self._view.names(model)]
         if runtimes and not all(predictor.served for predictor in predictors):
             self._awaiting[model] = tuple(runtime.name for runtime in runtimes)
@@ -229,21 +237,17 @@ class Transitions:
         return True
 
     def _is_loaded(self, model: ModelId) -> bool:
-        return self._loaded(model) > 0
-
-    def _loaded(self, model: ModelId) -> int:
         copies = self._view.copies(model).values()
-        return sum(copy.state is CopyState.LOADED for copy in copies)
+        return any(copy.state is CopyState.LOADED for copy in copies)
 
     def _report(self, predictor: Predictor) -> None:
-        """One copy is enough to switch to; what was busy enough for several gets them at once."""
+        """One copy is enough to switch to; the others that the model before it had follow."""
         name, model = predictor.name, predictor.target
         if (name, model) in self._reporting:
             return
         self._reporting.add((name, model))
-        short = self._loaded(predictor.active) - len(self._view.copies(model))
-        if short > 0:
-            self._loader.more(model, short, "the model before it had as many")
+        if _is_moving(predictor):
+            self._loader.match(model, predictor.active)
         self._tasks.spawn(self._write(name, model), f"transition {name}")
 
     async def _write(self, name: PredictorName, model: ModelId) -> None:

@@ -159,10 +159,10 @@ class KubeClient:
         self, about: Json, reason: str, message: str, *, is_warning: bool
     ) -> None:
         meta = about["metadata"]
-        key = (meta.get("uid", meta["name"]), reason, message)
+        namespace = meta.get("namespace") or "default"
+        key = (namespace, meta.get("uid", meta["name"]), reason, message)
         now = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         name, count = self._events.pop(key, ("", 0))
-        namespace = meta.get("namespace") or "default"
         if name:
             patch = {"count": count + 1, "lastTimestamp": now}
             with _absent():

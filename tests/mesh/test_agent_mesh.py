@@ -172,6 +172,17 @@ async def test_what_had_several_copies_has_as_many_of_its_new_model_at_once():
         await until(lambda: not m.holders(old))
 
 
+async def test_what_takes_over_has_no_more_copies_than_its_predictor_allows():
+    async with mesh() as m:
+        await m[0]._step(PredictorName("p"), Applied(replace(spec("p", "a"), min_copies=3)))
+        old, new = model_of("p", "a").id, model_of("p", "b").id
+        await until(lambda: len(m.holders(old)) == 3, 30)
+        await m[0]._step(PredictorName("p"), Applied(replace(spec("p", "b"), max_copies=2)))
+        await until(lambda: len(m.holders(new)) == 2, 3)
+        await asyncio.sleep(3)
+        assert len(m.holders(new)) == 2
+
+
 async def test_a_node_that_dies_is_taken_out_and_its_models_come_back_elsewhere():
     async with mesh() as m:
         model = await m[0].apply("p", "a")

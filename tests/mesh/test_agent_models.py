@@ -193,6 +193,9 @@ class NoLoads:
     def question(self, model, *, fill=False):
         return None
 
+    def match(self, model, before):
+        pass
+
     def rank(self, name):
         return 0
 

@@ -237,6 +237,25 @@ async def test_predictor_that_is_there_before_any_node_that_fits_is_loaded_when_
             await z.router.reaches("p", "Loaded - UpToDate")
 
 
+async def test_what_waited_by_the_word_of_a_node_that_went_is_loaded_too():
+    async with zero(None) as z:
+        names = [f"p{number}" for number in range(6)]
+        other = engine(
+            FakeRuntime(), registry=z.registry, node_id="r2", network=z.network, offers=None
+        )
+        async with other as second:
+            await until(lambda: NodeId("r2") in z.router.node.view.nodes)
+            for name in names:
+                await z.router.apply(name)
+            await asyncio.sleep(5.0)
+            await second.node.withdraw()
+        z.network.change(lambda: z.network.nodes.pop("r2:8034"))
+        await until(lambda: NodeId("r2") not in z.router.node.view.nodes)
+        async with z.node():
+            for name in names:
+                await z.router.reaches(name, "Loaded - UpToDate")
+
+
 async def test_predictor_that_begins_to_wait_hides_no_node_from_one_that_waits():
     async with zero(None) as z:
         names = [f"p{number}" for number in range(6)]  # each node has to offer some of them
