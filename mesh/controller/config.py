@@ -145,8 +145,8 @@ def read_config(text: str) -> Config:
 class Configuration:
     """The settings in force: those that were valid last.
 
-    A controller that begins with a file that is wrong has them from the one before it: `good` is
-    what that one kept, and `recall` takes it.
+    `good` is the text that was valid last, to be kept: a controller that begins with a file that is
+    wrong has it by `recall` from the one before it.
     """
 
     def __init__(self) -> None:
@@ -196,6 +196,13 @@ def kept_config(config_map: ConfigMap, good: str) -> ConfigMap:
         },
         "data": {KEY: good},
     }
+
+
+def is_kept(there: ConfigMap, kept: ConfigMap) -> bool:
+    """Whether it is kept already, and for the ConfigMap that there is now."""
+    owners = [owner.get("uid") for owner in there["metadata"].get("ownerReferences") or ()]
+    (owner,) = kept["metadata"]["ownerReferences"]
+    return there.get("data") == kept["data"] and owner["uid"] in owners
 
 
 def _text(config_map: ConfigMap | None) -> str:

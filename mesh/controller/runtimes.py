@@ -15,7 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from mesh.controller.config import Config
-from mesh.controller.names import CONTROLLER, RUNTIME_LABEL, workload_name
+from mesh.controller.deployments import generation, is_scaled_by_us, replicas
+from mesh.controller.names import CONTROLLER, workload_name
 from mesh.controller.pods import RUNTIME_FILE, Installation
 from mesh.controller.runtime_status import (
     Condition,
@@ -38,7 +39,7 @@ from mesh.kube.kinds import (
     DEPLOYMENT,
     SERVING_RUNTIME,
 )
-from mesh.kube.port import FIELD_MANAGER, REFUSALS, Kube, KubeFailed
+from mesh.kube.port import REFUSALS, Kube, KubeFailed
 from mesh.wire.documents import InvalidManifest
 from mesh.wire.runtime_manifest import ServingRuntimeManifest, parse_runtime
 
@@ -48,10 +49,20 @@ log = logging.getLogger(__name__)
 SCALE_MANAGER = f"{CONTROLLER}-scale"
 RESYNC_S = 600.0
 OWNED = (AUTOSCALER, BUDGET, DEPLOYMENT, CONFIG_MAP)
-# What refused it may have been a policy, which somebody changes.
+# What refused it may have been a policy, which somebody changes. Not sooner: its words may differ
+# each time, and each status that is written is a change that calls for the next reconciliation.
 REFUSED_AGAIN_S = 30.0
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """What Kubernetes said to these objects, which it is not asked again until then."""
+
+    digest: str
+    problems: Problems
+    again_s: float
 
 
 @dataclass(slots=True)
@@ -66,6 +77,7 @@ class _Known:
     health: Health = Health.ZERO
     health_since_s: float = 0.0
     problems: Problems | None = None
+    refused: _Refused | None = None
     available: Condition | None = None
 
 
@@ -163,17 +175,14 @@ class Runtimes:
         policy = config.scale_to_zero
         if usage is not None or not policy.enabled:
             known.state = step(known.state, usage or Usage(1), policy, now_s)
-        refusal = None
-        try:
-            deployment = await self._apply(known, runtime, config, deployment)
-        except KubeFailed as error:
-            if error.status not in REFUSALS:
-                raise
-            refusal = Problems("Refused", error.message)
+        items = workloads(runtime, config, self._place, is_up=known.state.is_up)
+        deployment = await self._attempt(known, runtime, items, deployment)
+        refusal = None if known.refused is None else known.refused.problems
         if known.state.is_up != was_up:
             await self._tell_scale(obj, known.state)
         await self._tell_problems(obj, known, refusal)
-        self._stands(known, runtime.manifest, deployment)
+        manifest = runtime.manifest if refusal is None else await self._last_applied(name)
+        self._stands(known, manifest, deployment)
         await self._say(obj, known)
         due = None if usage is None else due_s(known.state, usage, policy)
         longest_s = RESYNC_S if refusal is None else REFUSED_AGAIN_S
@@ -218,34 +227,52 @@ class Runtimes:
             log.warning("runtime not brought about", extra=fields)
         known.problems = problems
 
+    async def _attempt(
+        self, known: _Known, runtime: Runtime, items: list[Json], deployment: Json | None
+    ) -> Json | None:
+        """Applies a runtime's objects, unless they were refused just now; the Deployment then."""
+        digest, now_s, before = _digest(items), self._clock(), known.refused
+        if before is not None and before.digest == digest and now_s < before.again_s:
+            return deployment
+        known.refused = None
+        try:
+            return await self._apply(known, runtime, items, deployment)
+        except KubeFailed as error:
+            if error.status not in REFUSALS:
+                raise
+            problems = Problems("Refused", error.message)
+            known.refused = _Refused(digest, problems, now_s + REFUSED_AGAIN_S)
+            return deployment
+
     async def _apply(
-        self, known: _Known, runtime: Runtime, config: Config, deployment: Json | None
+        self, known: _Known, runtime: Runtime, items: list[Json], deployment: Json | None
     ) -> Json | None:
         """Applies what differs from what was applied last; the Deployment as it is then."""
         is_up, scaling, now_s = known.state.is_up, scaling_of(runtime), self._clock()
         if now_s >= known.compared_s + RESYNC_S:
             known.applied.clear()
             known.compared_s = now_s
-        if deployment is None or _generation(deployment) != known.deployment_generation:
+        if deployment is None or generation(deployment) != known.deployment_generation:
             known.applied.pop(DEPLOYMENT.kind, None)
         if scaling is None or not is_up:
             await self._drop_autoscaler(known, runtime.name)
         elif deployment is not None:
             # Those that we had asked for ourselves would go with our field.
-            count = max(scaling.least, _replicas(deployment))
-            if count > _replicas(deployment) or _is_scaled_by_us(deployment):
+            count = max(scaling.least, replicas(deployment))
+            if count > replicas(deployment) or is_scaled_by_us(deployment):
                 deployment = await self._scale(runtime.name, count)
-        for item in workloads(runtime, config, self._place, is_up=is_up):
-            kind, digest = item["kind"], _digest(item)
-            if known.applied.get(kind) == digest:
-                continue
+        news = {item["kind"]: item for item in items if _is_new(item, known)}
+        if deployment is not None and {CONFIG_MAP.kind, DEPLOYMENT.kind} <= news.keys():
+            # Refused, it must not leave its file to the pods of before.
+            await self._kube.apply(news[DEPLOYMENT.kind], dry_run=True)
+        for kind, item in news.items():
             applied = await self._kube.apply(item)
-            known.applied[kind] = digest
+            known.applied[kind] = _digest(item)
             if kind == DEPLOYMENT.kind:
                 deployment = applied
-        if scaling is not None and is_up and _replicas(deployment) < scaling.least:
+        if scaling is not None and is_up and replicas(deployment) < scaling.least:
             deployment = await self._scale(runtime.name, scaling.least)
-        known.deployment_generation = _generation(deployment)
+        known.deployment_generation = generation(deployment)
         return deployment
 
     async def _scale(self, name: str, count: int) -> Json:
@@ -304,19 +331,13 @@ def usage_of(record: Json) -> Usage:
     )
 
 
-def runtime_of(deployment: Json) -> str | None:
-    """The runtime that a Deployment is of, if it is one of ours."""
-    label = (deployment["metadata"].get("labels") or {}).get(RUNTIME_LABEL)
-    return None if label is None else str(label)
-
-
 def _new(now_s: float) -> _Known:
     return _Known(ScalingState(Level.UNUSED, now_s), health_since_s=now_s)
 
 
 def _found(deployment: Json | None, now_s: float) -> _Known:
     """As a controller finds it that has just begun."""
-    is_up = deployment is not None and _replicas(deployment) > 0
+    is_up = deployment is not None and replicas(deployment) > 0
     found = health(deployment, is_up=is_up)
     level = Level.UP if is_up else Level.UNUSED
     return _Known(ScalingState(level, now_s), health=found, health_since_s=now_s)
@@ -327,27 +348,11 @@ def _in_namespace(obj: Json, namespace: str) -> Json:
     return {**obj, "metadata": {**obj["metadata"], "namespace": namespace}}
 
 
-def _is_scaled_by_us(deployment: Json) -> bool:
-    """Whether its replicas are a field of our own manager, as they are without an autoscaler."""
-    for entry in deployment["metadata"].get("managedFields") or ():
-        if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply":
-            fields = (entry.get("fieldsV1") or {}).get("f:spec") or {}
-            if "f:replicas" in fields:
-                return True
-    return False
+def _is_new(item: Json, known: _Known) -> bool:
+    return known.applied.get(item["kind"]) != _digest(item)
 
 
-def _replicas(deployment: Json | None) -> int:
-    if deployment is None:
-        return 0
-    return int((deployment.get("spec") or {}).get("replicas", 1))
-
-
-def _generation(deployment: Json | None) -> int:
-    return -1 if deployment is None else int(deployment["metadata"].get("generation", 0))
-
-
-def _digest(item: Json) -> str:
+def _digest(item: Json | list[Json]) -> str:
     return hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()
 
 

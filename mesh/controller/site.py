@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable, Mapping, Set
 from typing import Protocol
 
-from mesh.controller.config import Configuration, kept_config
+from mesh.controller.config import Configuration, is_kept, kept_config
+from mesh.controller.deployments import runtime_of
 from mesh.controller.management import PREDICTOR as PREDICTORS
 from mesh.controller.management import RUNTIME as RUNTIMES
 from mesh.controller.management import Connected, Mesh, Unfit
@@ -19,7 +20,7 @@ from mesh.controller.names import KEPT_CONFIG_MAP as KEPT_NAME
 from mesh.controller.pods import Installation
 from mesh.controller.predictors import Predictors
 from mesh.controller.queue import Refused, WorkQueue
-from mesh.controller.runtimes import Runtimes, runtime_of
+from mesh.controller.runtimes import Runtimes
 from mesh.kube.kinds import (
     CLUSTER_SERVING_RUNTIME,
     CONFIG_MAP,
@@ -138,6 +139,8 @@ class Site:
             self._all_runtimes()
 
     def _config_map(self, name: str, config_map: Json | None) -> None:
+        if name == KEPT_NAME and config_map is None:
+            self._config_news.set()  # it went with a ConfigMap that was made anew
         if name != CONFIG_NAME:
             return
         before = self._configuration.now
@@ -161,14 +164,18 @@ class Site:
 
     async def _tell_config(self) -> None:
         """What is wrong with the configuration is an event of its ConfigMap; a good one is kept."""
+        said = ""
         while True:
             await self._config_news.wait()
             self._config_news.clear()
             try:
                 await self._tell_problems()
                 await self._keep_config()
+                said = ""
             except KubeFailed as error:
-                log.warning("configuration not told or kept", extra={"problem": str(error)})
+                if str(error) != said:
+                    log.warning("configuration not told or kept", extra={"problem": str(error)})
+                said = str(error)
                 await asyncio.sleep(LONGEST_PAUSE_S)
                 self._config_news.set()
 
@@ -189,8 +196,8 @@ class Site:
         good, config_map = self._configuration.good, self._config_maps.get(CONFIG_NAME)
         if good is None or config_map is None:
             return
-        kept = kept_config(config_map, good)
-        if (self._config_maps.get(KEPT_NAME) or {}).get("data") != kept["data"]:
+        kept, there = kept_config(config_map, good), self._config_maps.get(KEPT_NAME)
+        if there is None or not is_kept(there, kept):
             await self._kube.apply(kept)
 
     @property

@@ -22,6 +22,7 @@ class SomeKube:
         self.events: list[tuple[str, str]] = []
         self.event_namespaces: list[str] = []
         self.refusals: dict[str, KubeFailed] = {}
+        self.refused = 0
 
     def put(self, obj: Json) -> None:
         """As a user applies it."""
@@ -51,9 +52,13 @@ class SomeKube:
     async def apply(
         self, obj: Json, *, manager: str = FIELD_MANAGER, dry_run: bool = False
     ) -> Json:
-        self.written.append(("apply", obj["kind"], manager))
+        if not dry_run:
+            self.written.append(("apply", obj["kind"], manager))
         if obj["kind"] in self.refusals:
+            self.refused += 1
             raise self.refusals[obj["kind"]]
+        if dry_run:
+            return copy.deepcopy(obj)
         key = obj["kind"], obj["metadata"]["name"]
         before = self.objects.get(key)
         made = copy.deepcopy(before or obj)
@@ -65,6 +70,8 @@ class SomeKube:
             _own_replicas(made, spec, obj, manager)
         if spec:
             made["spec"] = copy.deepcopy(spec)
+        if "data" in obj:
+            made["data"] = copy.deepcopy(obj["data"])
         made["metadata"]["generation"] = generation
         self.objects[key] = made
         return copy.deepcopy(made)

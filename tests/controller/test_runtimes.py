@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from mesh.controller.config import DEFAULTS, Config, read_config
+from mesh.controller.deployments import runtime_of
 from mesh.controller.pods import RUNTIME_FILE
 from mesh.controller.runtimes import (
     REFUSED_AGAIN_S,
     RESYNC_S,
     SCALE_MANAGER,
     Runtimes,
-    runtime_of,
     usage_of,
 )
 from mesh.controller.scale_annotations import CLASS, LEAST, MOST
@@ -287,12 +287,42 @@ async def test_what_kubernetes_refuses_of_a_runtime_is_told_and_tried_again():
     assert (valid["status"], valid["reason"], valid["message"]) == ("False", "Refused", words)
     assert (available["status"], available["reason"]) == ("False", "Starting")
     assert stand.told == ["Starting"]
+    assert stand.kube.refused == 1
+    for number in range(5):  # words that differ each time are no reason to write each time
+        stand.kube.refusals["Deployment"] = KubeFailed(422, f"{words} {number}")
+        assert await stand.wrote() == []
+    assert (stand.kube.refused, stand.kube.events.count(("Refused", words))) == (1, 1)
+    stand.now_s += REFUSED_AGAIN_S
     await stand.go()
-    assert stand.kube.events.count(("Refused", words)) == 1
+    assert stand.kube.refused == 2
     stand.kube.refusals.clear()
+    stand.now_s += REFUSED_AGAIN_S
     assert await stand.go() == RESYNC_S
     assert stand.replicas == 2
     assert stand.status["conditions"][0]["status"] == "True"
+
+
+async def test_what_is_refused_leaves_the_pods_of_before_their_file_and_is_not_told_to_the_mesh():
+    stand = Stand()
+    stand.use(1)
+    await stand.go()
+    stand.ready(1)
+    before = stand.kube.objects["ConfigMap", DEPLOYMENT[1]]["data"]
+    document = shipped()
+    document["spec"]["supportedModelTypes"] = [{"name": "other", "version": "1"}]
+    stand.kube.put(document)
+    stand.kube.refusals["Deployment"] = KubeFailed(422, "spec.template: Invalid value")
+    await stand.go()
+    assert stand.kube.objects["ConfigMap", DEPLOYMENT[1]]["data"] == before
+    (told,) = stand.runtimes.for_the_mesh()
+    assert "other" not in str(told)
+    assert stand.status["conditions"][0]["reason"] == "Refused"
+    stand.kube.refusals.clear()
+    document["spec"]["supportedModelTypes"] = [{"name": "another", "version": "1"}]
+    stand.kube.put(document)
+    await stand.go()
+    assert "another" in str(stand.runtimes.for_the_mesh())
+    assert "another" in str(stand.kube.objects["ConfigMap", DEPLOYMENT[1]]["data"])
 
 
 async def test_call_that_gets_no_answer_is_no_refusal():

@@ -314,6 +314,25 @@ async def test_configuration_that_is_wrong_is_named_and_the_last_good_one_stays(
         assert status_of(kube)["grpcEndpoint"] == "grpc://other:8033"
     (told,) = [text for name, _, text in kube.events if name == "wml-serving-config"]
     assert "podsPerRuntime" in told
+    kube.remove("ConfigMap", "wml-serving-config-in-force")
+    async with site(kube, mesh):
+        await asyncio.sleep(3)
+        # Wrong from the start and nothing kept: the defaults.
+        assert status_of(kube)["grpcEndpoint"] == "grpc://wml-serving:8033"
+        kube.put({**config_map, "data": {"config.yaml": "inferenceServiceName: other"}})
+        await asyncio.sleep(3)
+        kept = ("ConfigMap", "ns", "wml-serving-config-in-force")
+        kube.remove("ConfigMap", "wml-serving-config-in-force")
+        await asyncio.sleep(3)
+        assert kept in kube.objects
+        text = kube.objects["ConfigMap", "ns", "wml-serving-config"]["data"]
+        kube.remove("ConfigMap", "wml-serving-config")  # the same text anew, of another owner
+        kube.put({**config_map, "metadata": {**meta}, "data": text})
+        await asyncio.sleep(3)
+        uid = kube.objects["ConfigMap", "ns", "wml-serving-config"]["metadata"]["uid"]
+        assert kube.objects[kept]["metadata"]["ownerReferences"][0]["uid"] == uid
+        kube.put({**config_map, "data": {"config.yaml": "podsPerRuntime: 0"}})
+        await asyncio.sleep(3)
     async with site(kube, mesh):  # and for a controller that begins with it
         kube.put(predictor("q"))
         await asyncio.sleep(3)

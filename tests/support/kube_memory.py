@@ -109,6 +109,8 @@ class MemoryKube:
         self._called("apply")
         if obj["metadata"]["name"] in self.refusals:
             raise self.refusals[obj["metadata"]["name"]]
+        if dry_run:
+            return copy.deepcopy(obj)
         before = self.objects.get(_key(obj), {})
         merged = {**before, **obj, "metadata": {**before.get("metadata", {}), **obj["metadata"]}}
         if isinstance(before.get("spec"), dict):
