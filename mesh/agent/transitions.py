@@ -193,13 +193,15 @@ class Transitions:
 
     def _fill(self, model: ModelId, tries: int) -> None:
         """In a burst of creations the figures of nodes are behind: one turned away tries on."""
-        if self._view.copies(model) or self._has_to_wait(model):
+        if self._view.copies(model) or self._has_to_wait(model) or not tries:
             return
-        if tries and self._load(model, Purpose.FILL, frozenset()):
+        if self._load(model, Purpose.FILL, frozenset()):
             self._fills[model] = (tries - 1, self._loader.monotonic() + FILL_S)
+        else:
+            self._is_waiting(model)
 
     def _is_waiting(self, model: ModelId) -> bool:
-        """Whether no node can serve it yet: then it is offered once more with the first one."""
+        """Whether no node is ready for it yet: then it is offered once more with the first one."""
         record, nodes = self._view.models.get(model), self._view.nodes.values()
         if record is None:
             return False
@@ -213,17 +215,21 @@ class Transitions:
         return True
 
     def _has_to_wait(self, model: ModelId) -> bool:
-        """As `_is_waiting`; one that never was Loaded is reason enough to start a node of a runtime
-        that is known."""
-        if not self._is_waiting(model):
+        """Whether it is for a known runtime of which no node is ready yet.
+
+        A model that never was Loaded is reason enough to start one.
+        """
+        record = self._view.models.get(model)
+        if record is None:
             return False
-        source = self._view.models[model].common_source
-        runtimes = pending(source, self._view.nodes, self._view.runtimes)
-        predictors = [self._view.predictors[name] for name in self._view.names(model)]
-        if runtimes and not all(predictor.served for predictor in predictors):
-            self._awaiting[model] = tuple(runtime.name for runtime in runtimes)
-            self._loader.wish(self._awaiting[model])
-        return True
+        runtimes = pending(record.common_source, self._view.nodes, self._view.runtimes)
+        if runtimes:
+            self._is_waiting(model)
+            predictors = [self._view.predictors[name] for name in self._view.names(model)]
+            if not all(predictor.served for predictor in predictors):
+                self._awaiting[model] = tuple(runtime.name for runtime in runtimes)
+                self._loader.wish(self._awaiting[model])
+        return bool(runtimes)
 
     def _load(self, model: ModelId, purpose: Purpose, protected: frozenset[ModelId]) -> bool:
         """Whether placement names a node for it."""

@@ -237,6 +237,16 @@ async def test_predictor_that_is_there_before_any_node_that_fits_is_loaded_when_
             await z.router.reaches("p", "Loaded - UpToDate")
 
 
+async def test_new_predictor_is_loading_while_the_only_node_that_fits_begins():
+    runtime = FakeRuntime(is_up=False)
+    async with engine(runtime) as node:
+        await node.apply("p")
+        await asyncio.sleep(20.0)
+        assert node.row("p") == "Loading - UpToDate"
+        runtime.is_up = True
+        await node.reaches("p", "Loaded - UpToDate")
+
+
 async def test_what_waited_by_the_word_of_a_node_that_went_is_loaded_too():
     async with zero(None) as z:
         names = [f"p{number}" for number in range(6)]
