@@ -136,6 +136,20 @@ def delete(plane: ControlPlane, command: str) -> None:
     delete_definitions(kubectl_command(plane), *arguments)
 
 
+def test_service_without_an_address_is_an_overlay(defined: ControlPlane, tmp_path: Path):
+    """That of docs/install.md, where none with an address is."""
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    (shown,) = re.findall(r"^```yml\n([^`]*clusterIP.*?)^```", INSTALL, re.S | re.M)
+    headless = tmp_path / "deploy/overlays/headless"
+    headless.mkdir()
+    (headless / "kustomization.yaml").write_text(shown)
+    delete(defined, f"kubectl delete --ignore-not-found -k {DEPLOY / 'overlays/default'}")
+    apply(defined, headless)
+    got = ("--namespace=wml-serving", "get", "service", "-o=jsonpath={.items[*].spec.clusterIP}")
+    assert kubectl(defined, *got).split() == ["None", "None"]  # nodes have such a one in any case
+    delete(defined, f"kubectl delete -k {headless}")
+
+
 def test_uninstalling_leaves_nothing(defined: ControlPlane):
     apply(defined, DEPLOY / "overlays/quickstart")
     for command in install_block("kubectl delete").split("&&"):

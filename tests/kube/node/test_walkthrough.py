@@ -311,6 +311,10 @@ def test_api_server_away_for_a_minute_serving_goes_on(loaded: Namespace):
 
 def test_down_to_zero_after_grace_and_up_by_a_predictor(loaded: Namespace):
     loaded.kubectl("delete", "predictor", NAME)
+    time.sleep(20)
+    loaded.kubectl("apply", "-f", FILE)  # within the grace, which begins anew with the next end
+    loaded.until_row(*LOADED)
+    loaded.kubectl("delete", "predictor", NAME)
     started_s = time.monotonic()
     until(lambda: loaded.replicas() == 0, loaded.story, 120)
     assert time.monotonic() - started_s > 50, "it went within the grace of 60 s"
