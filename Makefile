@@ -53,7 +53,7 @@ lint: $(VENV)/.done proto-check  ## Run the linters, the type check and the impo
 # is the first to end.
 test: setup lint kube-packages kube-tools  ## Set up, lint, and run every test.
 	mkdir -p build; rm -f .coverage .coverage.* build/test-*.log
-	status=0; $(MAKE) --no-print-directory --jobs=3 --keep-going lane-two-nodes lane-meshes lane-node || status=$$?; \
+	status=0; $(MAKE) --no-print-directory --jobs=3 --keep-going lane-others lane-two-nodes lane-node || status=$$?; \
 	cat build/test-*.log; exit $$status
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under=90
@@ -65,7 +65,7 @@ TWO_NODES := tests/kube/node/test_two_nodes.py
 lane-others:
 	COVERAGE_FILE=.coverage.others $(BIN)/pytest --ignore=tests/kube --ignore-glob='$(MESHES)' $(COVER)
 
-lane-two-nodes: lane-others
+lane-two-nodes: lane-meshes
 	COVERAGE_FILE=.coverage.two WML_KUBE=wanted $(BIN)/pytest $(TWO_NODES) $(COVER) >build/test-two-nodes.log 2>&1
 
 lane-meshes:

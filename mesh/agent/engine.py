@@ -354,7 +354,7 @@ class Node:
         self._questions.forgive(model)
         copy = self.holdings.get(model)
         if copy is not None and isinstance(copy.state, life.Failed):
-            self._transitions.offer(model)
+            self._transitions.offer(model, is_own=True)
             copy.send(life.Forgiven())
 
     def forgive_key(self, key: str) -> None:

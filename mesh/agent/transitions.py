@@ -87,6 +87,8 @@ class Transitions:
         self._tasks = Tasks()
         # To be offered room once it is found at rest. Mostly empty, where models are very many.
         self._to_offer: set[ModelId] = set()
+        # Of these, what is offered by this node whoever's turn it is.
+        self._own: set[ModelId] = set()
         self._line: dict[ModelId, None] = {}
         self._fills: dict[ModelId, tuple[int, float]] = {}
         # No node can serve them yet; `_ready` is what nodes have offered ever since that was seen.
@@ -153,15 +155,19 @@ class Transitions:
     def forget(self, model: ModelId) -> None:
         """The model is gone."""
         self._to_offer.discard(model)
+        self._own.discard(model)
         self._waiting.discard(model)
         self._fills.pop(model, None)
         self._line.pop(model, None)
         self._awaiting.pop(model, None)
 
-    def offer(self, model: ModelId) -> None:
-        """The model is new, or may be offered room once more."""
+    def offer(self, model: ModelId, *, is_own: bool = False) -> None:
+        """The model is new, or may be offered room once more; `is_own`: for a reason that only this
+        node knows."""
         self.forget(model)
         self._to_offer.add(model)
+        if is_own:
+            self._own.add(model)
 
     def offer_again(self) -> None:
         """There is room that was not there: every model may be offered some once more."""
@@ -185,7 +191,7 @@ class Transitions:
         if model in self._to_offer:
             self._to_offer.remove(model)
             self._waiting.discard(model)
-            if not self._loader.rank(predictor.name):
+            if model in self._own or not self._loader.rank(predictor.name):
                 self._line[model] = None
                 self._fill_some(SOME)
             else:
@@ -193,7 +199,11 @@ class Transitions:
 
     def _fill(self, model: ModelId, tries: int) -> None:
         """In a burst of creations the figures of nodes are behind: one turned away tries on."""
-        if self._view.copies(model) or self._has_to_wait(model) or not tries:
+        failed = {CopyState.FAILED} if model in self._own else set()
+        self._own.discard(model)
+        if {copy.state for copy in self._view.copies(model).values()} - failed:
+            return
+        if self._has_to_wait(model) or not tries:
             return
         if self._load(model, Purpose.FILL, frozenset()):
             self._fills[model] = (tries - 1, self._loader.monotonic() + FILL_S)

@@ -14,6 +14,7 @@ from mesh.core.records import CopyState, NodeState
 from mesh.core.transition import Applied
 from mesh.peers.port import Ask, LoadedThere, NotThere
 from mesh.registry.memory import MemoryRegistry
+from mesh.runtime.port import KeyChanged
 from tests.support.builders import model_of, spec
 from tests.support.engine import Engine, engine, until
 from tests.support.fake_peers import Network
@@ -170,6 +171,22 @@ async def test_what_had_several_copies_has_as_many_of_its_new_model_at_once():
         await until(lambda: m[0].node.view.predictors["p"].active == new)
         await until(lambda: len(m.holders(new)) == 3, 3)
         await until(lambda: not m.holders(old))
+
+
+async def test_what_failed_everywhere_is_loaded_on_one_once_the_storage_key_changes():
+    async with mesh() as m:
+        for node in m.nodes:
+            node.runtime.failures["a"] = "no such credentials"
+        model = await m[0].apply("p", "a")
+        with pytest.raises(ModelLoadFailed):
+            await m[0].node.resolve("p")
+        view = m[0].node.view
+        await until(lambda: len(view.copies(model)) == 3)
+        await until(lambda: all(it.state is CopyState.FAILED for it in view.copies(model).values()))
+        for node in m.nodes:
+            del node.runtime.failures["a"]
+            node.runtime.tell(KeyChanged(model_of("p", "a").source.storage_key))
+        await until(lambda: len(m.holders(model)) == 1, 10)
 
 
 async def test_what_takes_over_has_no_more_copies_than_its_predictor_allows():

@@ -14,8 +14,9 @@ from mesh.core.status import FailureInfo
 from mesh.core.transition import Applied
 from mesh.registry.memory import MemoryRegistry
 from mesh.registry.port import Delete, Put
+from mesh.runtime.port import KeyChanged
 from mesh.wire import records
-from tests.support.builders import RUNTIME, spec
+from tests.support.builders import RUNTIME, model_of, spec
 from tests.support.engine import Engine, engine, until
 from tests.support.fake_peers import Network
 from tests.support.fake_runtime import MB, FakeRuntime
@@ -235,6 +236,23 @@ async def test_predictor_that_is_there_before_any_node_that_fits_is_loaded_when_
         await asyncio.sleep(20.0)
         async with z.node():
             await z.router.reaches("p", "Loaded - UpToDate")
+
+
+@pytest.mark.parametrize("state", [None, RuntimeState.RUNNING])
+async def test_what_failed_by_its_storage_key_is_loaded_once_that_changes(state):
+    async with zero(state) as z:
+        runtime = FakeRuntime(failures={"a": "no such credentials"})
+        async with z.node(runtime):
+            names = [f"p{number}" for number in range(6)]  # of some the router goes first
+            for name in names:
+                await z.router.apply(name)
+            for name in names:
+                await z.router.reaches(name, "Failed - UpToDate")
+            await asyncio.sleep(5.0)
+            del runtime.failures["a"]
+            runtime.tell(KeyChanged(model_of("p0").source.storage_key))
+            for name in names:
+                await z.router.reaches(name, "Loaded - UpToDate")
 
 
 async def test_new_predictor_is_loading_while_the_only_node_that_fits_begins():
