@@ -16,7 +16,7 @@ PB := mesh/wire/pb
 # Where `make run` keeps what survives a restart.
 STATE ?= .run/state
 
-.PHONY: help setup run test lane-others lane-two-nodes lane-meshes lane-node bench fuzz simulate soak bench-scale bench-sizes test-model-types lint proto proto-check lock clean kube-packages kube-tools kube-up kube-down test-kube
+.PHONY: help setup run test bench fuzz simulate soak bench-scale bench-sizes test-model-types lint proto proto-check lock clean kube-packages kube-tools kube-up kube-down test-kube
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -48,33 +48,16 @@ lint: $(VENV)/.done proto-check  ## Run the linters, the type check and the impo
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/hadolint deploy/images/Dockerfile deploy/images/Dockerfile.mlserver
 
-# Most tests wait most of the time, so three lanes run side by side: what the first one says is seen
-# at once, what the others said comes after. Two nodes have a cluster of their own, in the lane that
-# is the first to end.
+# Tests on Kubernetes mostly wait, so they run beside the others; what they said comes after.
 test: setup lint kube-packages kube-tools  ## Set up, lint, and run every test.
 	mkdir -p build; rm -f .coverage .coverage.* build/test-*.log
-	status=0; $(MAKE) --no-print-directory --jobs=3 --keep-going lane-others lane-two-nodes lane-node || status=$$?; \
-	cat build/test-*.log; exit $$status
+	COVERAGE_FILE=.coverage.kube WML_KUBE=wanted nice -n 5 $(BIN)/pytest tests/kube $(COVER) >build/test-kube.log 2>&1 & kube=$$!; \
+	trap 'kill $$kube 2>/dev/null || true' EXIT; status=0; \
+	COVERAGE_FILE=.coverage.others $(BIN)/pytest --ignore=tests/kube $(COVER) || status=$$?; \
+	wait $$kube || status=$$?; cat build/test-kube.log; exit $$status
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under=90
 	$(BIN)/coverage report --skip-covered --include='mesh/core/*,mesh/wire/*' --fail-under=100
-
-MESHES := tests/e2e/test_mesh_*.py
-TWO_NODES := tests/kube/node/test_two_nodes.py
-
-lane-others:
-	COVERAGE_FILE=.coverage.others $(BIN)/pytest --ignore=tests/kube --ignore-glob='$(MESHES)' $(COVER)
-
-lane-two-nodes: lane-meshes
-	COVERAGE_FILE=.coverage.two WML_KUBE=wanted $(BIN)/pytest $(TWO_NODES) $(COVER) >build/test-two-nodes.log 2>&1
-
-lane-meshes:
-	COVERAGE_FILE=.coverage.meshes $(BIN)/pytest $(MESHES) tests/kube --ignore=tests/kube/node $(COVER) \
-	  >build/test-meshes.log 2>&1
-
-lane-node:
-	COVERAGE_FILE=.coverage.node WML_KUBE=wanted nice -n 5 $(BIN)/pytest tests/kube/node --ignore=$(TWO_NODES) $(COVER) \
-	  >build/test-node.log 2>&1
 
 # Twelve minutes on two cores, once; where nothing can be built, it says so and goes on.
 kube-tools: $(VENV)/.done  ## Build Kubernetes, etcd and CoreDNS into a cache.

@@ -21,7 +21,7 @@ URL = "http://127.0.0.1:2379"
 READY_PORT = 8080
 CONNECTION = Path("/etcd-config/etcd_connection")
 ROOT_PASSWORD = Path("/etcd-root/password")
-TRIES, PAUSE_S, TIMEOUT_S = 120, 0.5, 5
+TRIES, PAUSE_S, TIMEOUT_S = 120, 0.5, 30
 # gRPC's FAILED_PRECONDITION: there are no users yet.
 NO_USERS = 9
 ROOT = "root"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.stand import BIN, ROOT, free_ports
+from tests.support.ports import free_ports
+from tests.support.stand import BIN, ROOT
 from tests.support.waiting import until
 
 EXAMPLE = ROOT / "deploy/example-runtime"

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import kube_tools
-from tests.support.etcd import free_ports
 from tests.support.kube_cluster import Cluster, unable
 from tests.support.kube_control_plane import ControlPlane, Ports
 from tests.support.kube_installation import Servers
+from tests.support.ports import free_ports
 
 # Bringing up the cluster counts into the first test's time.
 TIMEOUT_S = 420

@@ -16,8 +16,8 @@ import yaml
 
 from mesh.controller.names import CONTROLLER, ENABLED, TLS_SECRET
 from tests.controller.runtimes import DEPLOY
-from tests.support.etcd import free_ports
 from tests.support.kube_control_plane import ControlPlane, installed, kubectl
+from tests.support.ports import free_ports
 from tests.support.stand import ROOT
 from tests.support.waiting import until
 

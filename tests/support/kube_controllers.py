@@ -15,9 +15,9 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from mesh.controller.names import CONTROLLER
-from tests.support.etcd import free_ports
 from tests.support.kube_audit import NAMESPACE, Call, calls, credential_of
 from tests.support.kube_control_plane import ControlPlane, kubectl
+from tests.support.ports import free_ports
 from tests.support.stand import ROOT
 from tests.support.waiting import until
 

@@ -33,6 +33,7 @@ from tests.support.mesh_cut import CuttingProxies
 from tests.support.mesh_lab import Lab
 from tests.support.mesh_mlserver import MLServerRuntime, MLServers
 from tests.support.mesh_versions import Versions
+from tests.support.ports import free_ports
 from tests.support.spi_runtime_client import SpiRuntime
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,8 +45,6 @@ ASK_S = 10.0
 POLL_S = 0.05
 # What a node that leaves waits for, short for tests.
 CONNECTION_AGE_S = 1.0
-# Below those that Linux gives to clients: a killed server finds its port free again.
-FIXED_PORTS = range(22_000, 32_000)
 MANAGEMENT_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_retries", 0),
@@ -451,7 +450,7 @@ async def small_mesh(folder: Path, *, nodes: int = 2, **settings: Any) -> AsyncI
 
 
 def _etcd(folder: Path, subnet: str, lab: Lab | None) -> Etcd:
-    port, peer_port = fixed_ports(2)
+    port, peer_port = free_ports(2)
     host = "127.0.0.1" if lab is None else f"{subnet}.2"
     return Etcd(folder, port, peer_port, arguments=ALONE, host=host, enter=_enter(lab, host))
 
@@ -467,14 +466,3 @@ def _subnet() -> str:
         with socket.socket() as probe:
             if probe.connect_ex((f"{subnet}.10", PUBLIC)):
                 return subnet
-
-
-def fixed_ports(count: int) -> list[int]:
-    found: list[int] = []
-    for port in random.sample(FIXED_PORTS, 200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError("no free port")

@@ -28,6 +28,7 @@ from mesh.wire.pb import kfs_inference_v2_pb2_grpc as kfs_grpc
 from mesh.wire.pb import model_repository_pb2 as repository
 from mesh.wire.pb import model_repository_pb2_grpc as repository_grpc
 from tests.support.gated_proxy import GatedProxy
+from tests.support.ports import free_ports
 from tests.support.s3 import S3Server
 from tests.support.waiting import DEADLINE_S, until
 
@@ -225,14 +226,6 @@ def digit(answer: kfs.ModelInferResponse) -> int:
     contents = answer.outputs[0].contents
     (_, values), *_ = contents.ListFields()
     return int(values[0])
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in held]
-    for server in held:
-        server.close()
-    return ports
 
 
 @contextmanager

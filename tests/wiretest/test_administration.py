@@ -17,7 +17,7 @@ from mesh.wire import records
 from mesh.wire.pb import wml_management_pb2 as pb
 from tests.support.builders import RUNTIME, copy
 from tests.support.fake_runtime import MB, FakeRuntime
-from tests.support.stand import free_ports
+from tests.support.ports import free_ports
 from tests.support.world import World, begin, eventually, world
 
 

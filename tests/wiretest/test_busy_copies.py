@@ -18,8 +18,8 @@ from mesh.registry.memory import MemoryRegistry
 from mesh.wire.pb import kfs_inference_v2_pb2 as kfs
 from mesh.wire.pb import wml_management_pb2 as pb
 from tests.support.builders import RUNTIME, document
-from tests.support.etcd import free_ports
 from tests.support.fake_runtime import FakeRuntime
+from tests.support.ports import free_ports
 from tests.support.world import World, begin, eventually, world
 
 REFUSED = "too many requests wait for the runtime of this model: the limit is 16"

@@ -14,7 +14,7 @@ from mesh.wire.dataplane import Dataplane
 from mesh.wire.field_path import read_string, replace_string
 from tests.support.builders import RUNTIME
 from tests.support.fake_runtime import FakeRuntime
-from tests.support.stand import free_ports
+from tests.support.ports import free_ports
 from tests.support.world import DEADLINE_S, begin, eventually, world
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"

@@ -14,8 +14,8 @@ from mesh.core.ids import NodeId
 from mesh.registry.memory import MemoryRegistry
 from tests.support.builders import RUNTIME
 from tests.support.fake_runtime import FakeRuntime
+from tests.support.ports import free_ports
 from tests.support.severing import SeveringProxy, severing
-from tests.support.stand import free_ports
 from tests.support.world import World, begin, eventually, world
 
 WORDS = "worker died"

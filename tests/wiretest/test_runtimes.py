@@ -19,7 +19,7 @@ from mesh.wire import records
 from mesh.wire.pb import wml_management_pb2 as pb
 from tests.support.builders import RUNTIME
 from tests.support.fake_runtime import FakeRuntime
-from tests.support.stand import free_ports
+from tests.support.ports import free_ports
 from tests.support.world import DEADLINE_S, World, begin, eventually, world
 
 SINCE = "2023-11-14T22:13:20Z"

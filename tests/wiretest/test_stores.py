@@ -29,7 +29,7 @@ from router.node import Doors
 from router.stores import OwnMemory, PeerMemory, Store, opened, store_settings
 from tests.support.builders import predictor
 from tests.support.certificates import authority, signed
-from tests.support.stand import free_ports
+from tests.support.ports import free_ports
 from tests.support.world import begin, eventually
 
 
