@@ -73,8 +73,11 @@ class Etcd:
         shutil.rmtree(self.folder / "data")
 
     def freeze(self) -> None:
+        """Returns once it stands still: a thread of it may answer for a moment after the signal."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.process.pid}/task")
+        until(lambda: all(_state(thread) == "T" for thread in threads.iterdir()), self.log, 10.0)
 
     def resume(self) -> None:
         assert self.process is not None
@@ -135,6 +138,11 @@ class Etcd:
 # A single member elects itself at once; among several a busy machine must not look like a death.
 ALONE = ("--heartbeat-interval=20", "--election-timeout=200")
 AMONG_SEVERAL = ("--heartbeat-interval=50", "--election-timeout=500")
+
+
+def _state(thread: Path) -> str:
+    """`T` of one that is stopped."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 @contextlib.contextmanager
