@@ -16,7 +16,7 @@ PB := mesh/wire/pb
 # Where `make run` keeps what survives a restart.
 STATE ?= .run/state
 
-.PHONY: help setup run test bench fuzz simulate soak bench-scale bench-sizes test-model-types lint proto proto-check lock clean kube-packages kube-tools kube-up kube-down test-kube
+.PHONY: help setup run test bench fuzz simulate soak bench-scale bench-sizes test-model-types lint proto proto-check lock clean kube-packages kube-tools kube-up kube-down test-kube test-real
 
 help:  ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -86,7 +86,6 @@ test-model-types: $(VENV)/.done $(MLSERVER_MORE)/.done  ## Test every model type
 	$(BIN)/pytest tests/contract/test_mlserver_types.py
 
 # Half an hour, and longer where the machine has much else to do.
-.PHONY: test-real
 test-real: setup  ## Run the scenarios of a mesh with real MLServers beside the nodes.
 	$(BIN)/pytest tests/e2e/test_mesh_*.py --real --timeout 600 -rs
 

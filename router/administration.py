@@ -40,23 +40,23 @@ class Administration:
         self._node = node
         self._channel = channel
 
-    async def drain(self, node: NodeId, *, is_passed_on: bool = False) -> pb.DrainResponse:
-        """Has a node take nothing new, and hand over. Raises NoSuchResource, Unavailable."""
-        if self._is_own(node, is_passed_on=is_passed_on):
+    async def drain(
+        self, node: NodeId, *, is_waiting: bool, is_passed_on: bool = False
+    ) -> pb.DrainResponse:
+        """Has a node take nothing new, and hand over; `is_waiting`: returns once it has, however
+        long that takes. Raises NoSuchResource, Unavailable."""
+        if not self._is_own(node, is_passed_on=is_passed_on):
+            request = pb.DrainRequest(node=node, is_passed_on=True, wait=is_waiting)
+            limit_s = None if is_waiting else CALL_LIMIT_S
+            answer: pb.DrainResponse = await _answered(
+                self._stub(node).Drain, request, node, limit_s
+            )
+            return answer
+        if not is_waiting:
             self._node.drain()
             return pb.DrainResponse()
-        request = pb.DrainRequest(node=node, is_passed_on=True)
-        answer: pb.DrainResponse = await _answered(self._stub(node).Drain, request, node)
-        return answer
-
-    async def drained(self, node: NodeId, *, is_passed_on: bool = False) -> pb.DrainResponse:
-        """As `drain`, but returns once it has handed over, however long that takes."""
-        if self._is_own(node, is_passed_on=is_passed_on):
-            is_handed_over = await self._node.leave(math.inf)
-            return pb.DrainResponse(is_handed_over=is_handed_over, kept=sorted(self._kept()))
-        request = pb.DrainRequest(node=node, is_passed_on=True, wait=True)
-        answer: pb.DrainResponse = await _answered(self._stub(node).Drain, request, node, None)
-        return answer
+        is_handed_over = await self._node.leave(math.inf)
+        return pb.DrainResponse(is_handed_over=is_handed_over, kept=sorted(self._kept()))
 
     def _kept(self) -> Iterable[ModelId]:
         """What is Loaded here, and on no node that stays."""

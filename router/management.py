@@ -101,10 +101,9 @@ class Management(pb_grpc.ManagementServicer):
 
     @refusing
     async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:  # noqa: N802
-        node, is_passed_on = NodeId(request.node), request.is_passed_on
-        if not request.wait:
-            return await self._administration.drain(node, is_passed_on=is_passed_on)
-        return await self._administration.drained(node, is_passed_on=is_passed_on)
+        return await self._administration.drain(
+            NodeId(request.node), is_waiting=request.wait, is_passed_on=request.is_passed_on
+        )
 
     @refusing
     async def ForgetFailure(  # noqa: N802

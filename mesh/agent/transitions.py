@@ -195,7 +195,7 @@ class Transitions:
                 self._line[model] = None
                 self._fill_some(SOME)
             else:
-                self._is_waiting(model)  # whose turn it is may be gone before a node comes
+                self._keep_waiting(model)  # whose turn it is may be gone before a node comes
 
     def _fill(self, model: ModelId, tries: int) -> None:
         """In a burst of creations the figures of nodes are behind: one turned away tries on."""
@@ -208,21 +208,20 @@ class Transitions:
         if self._load(model, Purpose.FILL, frozenset()):
             self._fills[model] = (tries - 1, self._loader.monotonic() + FILL_S)
         else:
-            self._is_waiting(model)
+            self._keep_waiting(model)
 
-    def _is_waiting(self, model: ModelId) -> bool:
-        """Whether no node is ready for it yet: then it is offered once more with the first one."""
+    def _keep_waiting(self, model: ModelId) -> None:
+        """Where no node is ready for it yet, it is offered once more with the first one."""
         record, nodes = self._view.models.get(model), self._view.nodes.values()
         if record is None:
-            return False
+            return
         source = record.common_source
         if any(offered.supports(source) for offered in ready_offers(nodes)):
-            return False
+            return
         ready = frozenset(ready_offers(nodes))
         self._ready = self._ready & ready if self._waiting else ready
         self._to_offer.add(model)
         self._waiting.add(model)
-        return True
 
     def _has_to_wait(self, model: ModelId) -> bool:
         """Whether it is for a known runtime of which no node is ready yet.
@@ -234,7 +233,7 @@ class Transitions:
             return False
         runtimes = pending(record.common_source, self._view.nodes, self._view.runtimes)
         if runtimes:
-            self._is_waiting(model)
+            self._keep_waiting(model)
             predictors = [self._view.predictors[name] for name in self._view.names(model)]
             if not all(predictor.served for predictor in predictors):
                 self._awaiting[model] = tuple(runtime.name for runtime in runtimes)

@@ -13,15 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mesh.controller.authority import Certificates, Pair, due, first, issued, renewed, signs
-from mesh.controller.names import (
-    APP,
-    AUTHORITY_SECRET,
-    CONTROLLER,
-    GROUP,
-    MANAGED_BY,
-    SERVICE,
-    TLS_SECRET,
-)
+from mesh.controller.names import AUTHORITY_SECRET, GROUP, OUR_LABELS, TLS_SECRET
 from mesh.kube.kinds import SECRET
 from mesh.kube.port import Kube
 
@@ -174,7 +166,7 @@ def _secret(name: str, namespace: str, data: dict[str, bytes], annotations: dict
         "metadata": {
             "name": name,
             "namespace": namespace,
-            "labels": {MANAGED_BY: CONTROLLER, APP: SERVICE},
+            "labels": OUR_LABELS,
             "annotations": annotations,
         },
         "type": "kubernetes.io/tls",

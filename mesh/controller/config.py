@@ -9,15 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from mesh.controller.names import (
-    APP,
-    CONTROLLER,
-    GRPC_PORT,
-    HTTP_PORT,
-    KEPT_CONFIG_MAP,
-    MANAGED_BY,
-    SERVICE,
-)
+from mesh.controller.names import GRPC_PORT, HTTP_PORT, KEPT_CONFIG_MAP, OUR_LABELS
 from mesh.wire.documents import InvalidManifest, load_documents
 from mesh.wire.problems import Strict, settled, validated
 from mesh.wire.quantities import parse_quantity
@@ -191,7 +183,7 @@ def kept_config(config_map: ConfigMap, good: str) -> ConfigMap:
         "metadata": {
             "name": KEPT_CONFIG_MAP,
             "namespace": meta["namespace"],
-            "labels": {MANAGED_BY: CONTROLLER, APP: SERVICE},
+            "labels": OUR_LABELS,
             "ownerReferences": [owner],
         },
         "data": {KEY: good},

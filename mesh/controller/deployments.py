@@ -1,11 +1,7 @@
 """What a Deployment of a runtime says, as the API server has it. Pure."""
 
-from typing import Any
-
 from mesh.controller.names import RUNTIME_LABEL
-from mesh.kube.port import FIELD_MANAGER
-
-Json = dict[str, Any]
+from mesh.kube.port import FIELD_MANAGER, Json
 
 
 def runtime_of(deployment: Json) -> str | None:

@@ -22,6 +22,8 @@ ENABLED = "wmlserving-enabled"
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 APP = "app.kubernetes.io/name"
+# On every object that the controller makes.
+OUR_LABELS = {MANAGED_BY: CONTROLLER, APP: SERVICE}
 SERVICE_LABEL = f"{GROUP}/service"
 RUNTIME_LABEL = f"{GROUP}/runtime"
 RUNTIME_HASH = f"{GROUP}/runtime-hash"

@@ -221,8 +221,7 @@ class Runtimes:
     async def _tell_problems(self, obj: Json, known: _Known, problems: Problems | None) -> None:
         if problems is not None and known.problems != problems:
             reason = "InvalidServingRuntime" if problems.reason == "InvalidSpec" else "Refused"
-            about = _in_namespace(obj, self._namespace)
-            await self._kube.event(about, reason, problems.text, is_warning=True)
+            await self._event(obj, reason, problems.text, is_warning=True)
             fields = {"runtime": obj["metadata"]["name"], "problem": problems.text}
             log.warning("runtime not brought about", extra=fields)
         known.problems = problems
@@ -288,15 +287,19 @@ class Runtimes:
             known.applied[AUTOSCALER.kind] = ""
 
     async def _tell_scale(self, obj: Json, state: ScalingState) -> None:
-        about = _in_namespace(obj, self._namespace)
         match state.level:
             case Level.UP:
-                await self._kube.event(about, "Started", "Predictors use it: its pods are started")
+                await self._event(obj, "Started", "Predictors use it: its pods are started")
             case Level.UNUSED:
-                await self._kube.event(about, "ScaledToZero", "no Predictor uses it: its pods end")
+                await self._event(obj, "ScaledToZero", "no Predictor uses it: its pods end")
             case Level.IDLE:
                 text = "nobody has used its models for the idle time: its pods end"
-                await self._kube.event(about, "ScaledToZero", text)
+                await self._event(obj, "ScaledToZero", text)
+
+    async def _event(self, obj: Json, reason: str, text: str, *, is_warning: bool = False) -> None:
+        """About a runtime where it stands: one of the cluster has no namespace of its own."""
+        about = {**obj, "metadata": {**obj["metadata"], "namespace": self._namespace}}
+        await self._kube.event(about, reason, text, is_warning=is_warning)
 
     async def _say(self, obj: Json, known: _Known) -> None:
         """Writes the status where it differs from what the object has."""
@@ -341,11 +344,6 @@ def _found(deployment: Json | None, now_s: float) -> _Known:
     found = health(deployment, is_up=is_up)
     level = Level.UP if is_up else Level.UNUSED
     return _Known(ScalingState(level, now_s), health=found, health_since_s=now_s)
-
-
-def _in_namespace(obj: Json, namespace: str) -> Json:
-    """A runtime as events are about it: also one of the cluster has them where it stands."""
-    return {**obj, "metadata": {**obj["metadata"], "namespace": namespace}}
 
 
 def _is_new(item: Json, known: _Known) -> bool:

@@ -11,9 +11,7 @@ from typing import Any
 
 from mesh.controller.config import Config
 from mesh.controller.names import (
-    APP,
-    CONTROLLER,
-    MANAGED_BY,
+    OUR_LABELS,
     RUNTIME_HASH,
     RUNTIME_LABEL,
     SERVICE,
@@ -89,11 +87,7 @@ def replicas(runtime: Runtime, config: Config) -> int:
 
 def labels(runtime: Runtime) -> dict[str, str]:
     """On every object of a runtime; they select its pods too, so they never change."""
-    return {
-        MANAGED_BY: CONTROLLER,
-        APP: SERVICE,
-        RUNTIME_LABEL: runtime.manifest.metadata.name,
-    }
+    return {**OUR_LABELS, RUNTIME_LABEL: runtime.manifest.metadata.name}
 
 
 def deployment(runtime: Runtime, config: Config, place: Installation, *, is_up: bool) -> Json:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.controller.runtimes import DEPLOY
 from tests.support import kube_tools
 from tests.support.kube_cluster import Cluster, unable
-from tests.support.kube_control_plane import ControlPlane, Ports
+from tests.support.kube_control_plane import ControlPlane, Ports, installed
 from tests.support.kube_installation import Servers
 from tests.support.ports import free_ports
 
@@ -88,6 +89,13 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
             yield plane
         finally:
             plane.stop()
+
+
+@pytest.fixture(scope="module")
+def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """That API server, with `deploy/overlays/default` and the definitions for one module."""
+    with installed(control_plane, DEPLOY, "default"):
+        yield control_plane
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

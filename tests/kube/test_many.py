@@ -7,7 +7,7 @@ with room for a tenth of the models. The controller's calls are those of the API
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from mesh.ops.clock import wall_s
 from mesh.wire.quantities import whole_bytes
 from tests.controller.runtimes import DEPLOY
 from tests.support.kube_audit import NAMESPACE, Call
-from tests.support.kube_control_plane import ControlPlane, installed
+from tests.support.kube_control_plane import ControlPlane
 from tests.support.kube_controllers import ControllerProcess
 from tests.support.kube_predictors import predictor
 from tests.support.mesh_stand import MeshNode, MeshStand, eventually, mesh_stand
@@ -37,12 +37,6 @@ NODES = 2
 # About one Predictor, and of all calls together as a mean: most rest after a single one.
 MOST_CALLS, MEAN_CALLS = 5, 2
 RESTING = {"Loaded UpToDate", "Standby UpToDate"}
-
-
-@pytest.fixture(scope="module", name="plane")
-def with_default(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    with installed(control_plane, DEPLOY, "default"):
-        yield control_plane
 
 
 @dataclass

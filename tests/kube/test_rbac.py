@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -10,8 +10,8 @@ from mesh.controller.config import DEFAULTS
 from mesh.controller.names import CONTROLLER, ROUTER, RUNTIME_ACCOUNT
 from mesh.controller.workloads import Owner, Runtime, workloads
 from mesh.wire.runtime_manifest import parse_runtime
-from tests.controller.runtimes import DEPLOY, PLACE, shipped
-from tests.support.kube_control_plane import ControlPlane, installed, kubectl
+from tests.controller.runtimes import PLACE, shipped
+from tests.support.kube_control_plane import ControlPlane, kubectl
 
 NAMESPACE = "wml-serving"
 # A Secret, a subresource or another namespace that somebody who got in would want.
@@ -85,21 +85,14 @@ REFUSED = {
 As = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module", name="installed")
-def with_default(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """With the rights of deploy/, and the definitions they are about."""
-    with installed(control_plane, DEPLOY, "default"):
-        yield control_plane
-
-
 @pytest.fixture
-def as_account(installed: ControlPlane) -> Callable[[str], As]:
+def as_account(plane: ControlPlane) -> Callable[[str], As]:
     """kubectl as a ServiceAccount, by a token of its own, whatever comes of it."""
 
     def enter(account: str) -> As:
-        token = kubectl(installed, "--namespace", NAMESPACE, "create", "token", account).strip()
-        path = installed.folder / f"{account}.kubeconfig"
-        installed.write_kubeconfig(path, {"token": token})
+        token = kubectl(plane, "--namespace", NAMESPACE, "create", "token", account).strip()
+        path = plane.folder / f"{account}.kubeconfig"
+        plane.write_kubeconfig(path, {"token": token})
 
         def run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
             command = ["kubectl", "--kubeconfig", str(path), "--namespace", NAMESPACE, *arguments]
@@ -134,7 +127,7 @@ def test_nobody_has_rights_in_another_namespace(as_account: Callable[[str], As])
 
 
 def test_controller_can_apply_all_that_a_runtime_is_made_of(
-    installed: ControlPlane, as_account: Callable[[str], As]
+    plane: ControlPlane, as_account: Callable[[str], As]
 ):
     document = shipped()
     document["metadata"]["annotations"] = {
@@ -142,7 +135,7 @@ def test_controller_can_apply_all_that_a_runtime_is_made_of(
     }
     name = document["metadata"]["name"]
     uid = kubectl(
-        installed, "-n", NAMESPACE, "get", "servingruntime", name, "-o=jsonpath={.metadata.uid}"
+        plane, "-n", NAMESPACE, "get", "servingruntime", name, "-o=jsonpath={.metadata.uid}"
     )
     owner = Owner(document["apiVersion"], document["kind"], name, uid)
     runtime = Runtime(parse_runtime(document), NAMESPACE, owner)

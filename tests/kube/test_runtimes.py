@@ -3,19 +3,17 @@ with its own rights, and a mesh whose node is used.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from mesh.controller.names import CONFIG_MAP, KEPT_CONFIG_MAP, workload_name
 from mesh.controller.scale_annotations import CLASS, LEAST, MOST
-from tests.controller.runtimes import DEPLOY, custom, shipped
+from tests.controller.runtimes import custom, shipped
 from tests.support.kube_audit import NAMESPACE
-from tests.support.kube_control_plane import ControlPlane, installed, kubectl
+from tests.support.kube_control_plane import ControlPlane, kubectl
 from tests.support.kube_controllers import ControllerProcess
 from tests.support.kube_predictors import predictor
 from tests.support.kube_tools import CONTROLLERS, missing
@@ -24,12 +22,6 @@ from tests.support.mesh_stand import MeshStand, eventually, small_mesh
 RESTS_S = 45.0
 SHIPPED = "mlserver-1.x"
 Json = dict[str, Any]
-
-
-@pytest.fixture(scope="module", name="plane")
-def with_default(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    with installed(control_plane, DEPLOY, "default"):
-        yield control_plane
 
 
 @dataclass

@@ -9,19 +9,16 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from mesh.controller.leader import CONFLICT, DURATION_S, RENEW_S
 from mesh.controller.names import CONTROLLER
-from tests.controller.runtimes import DEPLOY
 from tests.support.kube_audit import NAMESPACE, Call
-from tests.support.kube_control_plane import ControlPlane, installed, kubectl
+from tests.support.kube_control_plane import ControlPlane, kubectl
 from tests.support.kube_controllers import ControllerProcess
 from tests.support.kube_predictors import predictor
 from tests.support.mesh_stand import MeshStand, eventually, small_mesh
@@ -31,12 +28,6 @@ SLACK_S = 8.0
 REST_S = 60.0
 LEASE = f"lease/{CONTROLLER}"
 _names = (f"c{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module", name="plane")
-def with_default(control_plane: ControlPlane) -> Iterator[ControlPlane]:
-    with installed(control_plane, DEPLOY, "default"):
-        yield control_plane
 
 
 @dataclass
